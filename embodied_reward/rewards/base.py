@@ -1,0 +1,105 @@
+"""The contract of a reward model, on one page.
+
+A reward model estimates **progress** (a potential in [0, 1]) and, separately, the
+probability of **success**. Evaluation is deterministic: eval mode, no sampling.
+
+    card                         what the model is, for logs and checks
+    score_episode(episode)       -> EpisodeScores, for labelling and metrics
+    encode(frames)               -> features of one frame of b environments
+    start(features, rows)        begin a new episode in these environments
+    score(features, rows)        -> Scores of the current frame
+
+`start` and `score` work on an explicit `carry` so that the rows of a vector environment
+reset independently. Methods that need whole episodes (optimal transport) implement
+`score_episode` only and say so in their card (`streaming=False`).
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import draccus
+import torch
+from torch import Tensor, nn
+
+from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
+
+Carry = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class RewardModelConfig(draccus.ChoiceRegistry):
+    """Base of every method's configuration; `--reward_model.type` chooses the method."""
+
+    views: tuple[str, ...] = ()
+    """camera views to use, in this order; empty takes all views of the dataset"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a trained reward model is.
+
+    Attributes:
+        type: method name (`dopamine`).
+        views: views in the order the model expects.
+        image_size: side of the square input [px].
+        potential_range: closed range of the potential.
+        markov: whether the potential depends on the current frame and the episode's start only.
+        streaming: whether `start`/`score` are implemented.
+        task: task text of the training data.
+        weights_sha256: digest of the weights, empty before saving.
+    """
+
+    type: str
+    views: tuple[str, ...]
+    image_size: int
+    potential_range: tuple[float, float] = (0.0, 1.0)
+    markov: bool = True
+    streaming: bool = True
+    task: str = ""
+    weights_sha256: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+class RewardModel(nn.Module, abc.ABC):
+    """Base of all reward models; see the module docstring for the contract."""
+
+    name: ClassVar[str]
+    config: RewardModelConfig
+
+    @property
+    @abc.abstractmethod
+    def card(self) -> Card:
+        """Describe the model."""
+
+    @abc.abstractmethod
+    def score_episode(self, episode: Episode) -> EpisodeScores:
+        """Score every frame of an episode. Raises DatasetError for missing views."""
+
+    @abc.abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write `config.json` (with `"type"`) and `model.safetensors`."""
+
+    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
+        """Encode one frame per environment, view -> UInt8["b h w 3"], to features [b v d]."""
+        raise NotImplementedError(f"'{self.name}' scores whole episodes only")
+
+    def start(self, features: Tensor) -> Carry:
+        """Return the carry of b episodes that begin with these features [b v d]."""
+        raise NotImplementedError(f"'{self.name}' scores whole episodes only")
+
+    def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
+        """Score the current frame of b episodes; returns the next carry. No hidden state."""
+        raise NotImplementedError(f"'{self.name}' scores whole episodes only")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's first parameter."""
+    return next(model.parameters()).device
