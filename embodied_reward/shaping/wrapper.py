@@ -1,0 +1,85 @@
+"""The learned reward around one Gymnasium environment."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from embodied_reward.errors import NonFiniteError
+from embodied_reward.shaping.frames import Scorer
+from embodied_reward.shaping.potential import RewardMode
+
+
+class LearnedReward(gym.Wrapper):
+    """Replace the reward by base + shaping, where the potential comes from `scorer`.
+
+    It belongs outside frame-skip and action chunks (gamma counts decisions) and outside
+    `Monitor`, so that logged returns stay the task's own.
+
+    Args:
+        env: an environment with `frames()` (scorer) or `progress()` (oracle mode).
+        mode: one of `MODES`.
+        gamma: the learner's discount.
+        kappa: scale of the potential.
+        scorer: needed where `mode.source` is "scorer"; its row 0 is used.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        mode: RewardMode,
+        *,
+        gamma: float,
+        kappa: float = 1.0,
+        scorer: Scorer | None = None,
+    ) -> None:
+        super().__init__(env)
+        if mode.source == "scorer" and scorer is None:
+            raise ValueError(f"mode '{mode.name}' needs a scorer")
+        self.mode, self.gamma, self.kappa, self.scorer = mode, gamma, kappa, scorer
+        self._phi, self._steps = 0.0, 0
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset and score the first frame; `info` gains `potential` and `learned_success`."""
+        obs, info = self.env.reset(**kwargs)
+        self._steps = 0
+        self._phi, success = self._score(first=True)
+        return obs, {**info, "potential": self._phi, "learned_success": success}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step; `info` gains what `LearnedRewardVecEnv` documents."""
+        obs, base, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
+        previous, (phi, success) = self._phi, self._score(first=False)
+        extra = float(self.mode.added(previous, phi, terminated, self.gamma, self.kappa))
+        self._phi = phi
+        info = {
+            **info,
+            "env_reward": float(base),
+            "base_reward": float(base),
+            "potential": phi,
+            "previous_potential": previous,
+            "shaping": extra,
+            "learned_success": success,
+        }
+        return obs, float(base) + extra, terminated, truncated, info
+
+    def _score(self, *, first: bool) -> tuple[float, float]:
+        if self.mode.source == "none":
+            return 0.0, float("nan")
+        if self.mode.source == "progress":
+            phi, success = float(self.env.get_wrapper_attr("progress")()), float("nan")
+        else:
+            phi, success = self._score_frames(first)
+        if not np.isfinite(phi):
+            raise NonFiniteError(
+                f"the potential is {phi} at step {self._steps} of the episode; nothing was stored"
+            )
+        return phi, success
+
+    def _score_frames(self, first: bool) -> tuple[float, float]:
+        assert self.scorer is not None
+        rendered = self.env.get_wrapper_attr("frames")()
+        frames = {view: rendered[view][None] for view in self.scorer.views}
+        scores = self.scorer.start([0], frames) if first else self.scorer.step(frames)
+        return float(scores.potential[0]), float(scores.success[0])
