@@ -1,0 +1,7 @@
+"""Episodes in and out: open any LeRobot v3 dataset, record one that survives a kill, inspect it."""
+
+from embodied_reward.data.check import check_dataset
+from embodied_reward.data.dataset import EpisodeSequence, open_dataset
+from embodied_reward.data.recorder import EpisodeRecorder
+
+__all__ = ["EpisodeRecorder", "EpisodeSequence", "check_dataset", "open_dataset"]

@@ -1,0 +1,259 @@
+"""Open demonstrations: one sequence of episodes, whatever lies on the disk."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+
+from embodied_reward.data import schema, staging
+from embodied_reward.data.lerobot import LeRobotSource
+from embodied_reward.errors import DatasetError, did_you_mean
+from embodied_reward.types import Episode, Float32, UInt8
+
+
+class EpisodeSequence(Sequence[Episode]):
+    """Episodes of one dataset, or of several that fit together, in their order.
+
+    Episodes are read when asked for; their views are decoded on first access and kept by the
+    episode, so hold on to an episode to decode it once.
+
+    Attributes:
+        root: the dataset's folder, or the folders joined by commas.
+        views: names of the views that episodes carry.
+        fps: rows per second [Hz].
+        features: LeRobot's feature declarations of the first dataset.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[LeRobotSource],
+        views: Sequence[str],
+        rows: Sequence[tuple[int, int, int]] | None = None,
+    ) -> None:
+        self._sources = tuple(sources)
+        # (source, episode inside it, index in the opened sequence) of every episode
+        self._rows = tuple(rows if rows is not None else _all_rows(self._sources))
+        self.root = ",".join(str(source.root) for source in self._sources)
+        self.views = tuple(views)
+        self.fps = self._sources[0].fps
+        self.features: Mapping[str, dict[str, Any]] = self._sources[0].features
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> "Episode | Self":
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
+        source, number, position = self._rows[index]
+        return _read(self._sources[source], number, position, self.views)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """Return the episodes at `indices` as a sequence; they keep their `index`."""
+        return type(self)(self._sources, self.views, [self._rows[i] for i in indices])
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Rows of each episode; reads no data file."""
+        return tuple(self._sources[s].lengths[n] for s, n, _ in self._rows)
+
+    @cached_property
+    def successes(self) -> tuple[bool | None, ...]:
+        """Whether each episode ever succeeded, None where unknown; decodes no pictures."""
+        return tuple(self._sources[s].successes[n] for s, n, _ in self._rows)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The distinct tasks in words, sorted."""
+        return tuple(sorted({self._sources[s].tasks[n] for s, n, _ in self._rows}))
+
+    def size(self, view: str) -> tuple[int, int]:
+        """Return the declared (height, width) of a view in pixels."""
+        return self._sources[0].size(view)
+
+
+class LazyViews(Mapping[str, UInt8]):
+    """View name -> UInt8["t h w 3"]; a view is decoded on first access, then kept."""
+
+    def __init__(self, names: Sequence[str], decode: Callable[[str], UInt8]) -> None:
+        self._names, self._decode = tuple(names), decode
+        self._frames: dict[str, UInt8] = {}
+
+    def __getitem__(self, name: str) -> UInt8:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._frames:
+            self._frames[name] = self._decode(name)
+        return self._frames[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def open_dataset(
+    path: str | Path | Sequence[str | Path], *, views: Sequence[str] | None = None
+) -> EpisodeSequence:
+    """Open a LeRobot v3 dataset, or several (a list, or paths joined by commas) as one.
+
+    Args:
+        path: a folder, or a Hub id `user/name` (downloaded by LeRobot into its cache).
+        views: the views to carry, in this order; None for all.
+
+    Raises:
+        DatasetError: not a LeRobot v3 dataset, corrupt or unfinished, a missing view, or
+            datasets that do not fit together.
+    """
+    paths = path.split(",") if isinstance(path, str) else path
+    paths = [paths] if isinstance(paths, Path) else list(paths)
+    if not paths or not all(str(p) for p in paths):
+        raise DatasetError("no dataset path given; pass --dataset.root=PATH")
+    sources = [LeRobotSource(_locate(p)) for p in paths]
+    names = _choose_views(sources, views)
+    for other in sources[1:]:
+        _same_kind(sources[0], other, names)
+    return EpisodeSequence(sources, names)
+
+
+def _all_rows(sources: Sequence[LeRobotSource]) -> list[tuple[int, int, int]]:
+    pairs = [(s, n) for s, source in enumerate(sources) for n in range(len(source.lengths))]
+    return [(s, n, position) for position, (s, n) in enumerate(pairs)]
+
+
+def _read(source: LeRobotSource, number: int, position: int, views: Sequence[str]) -> Episode:
+    wanted = (
+        schema.ACTION,
+        schema.STATE,
+        schema.ENVIRONMENT_STATE,
+        schema.SUCCESS,
+        schema.PROGRESS,
+    )
+    columns = source.columns(number, [key for key in wanted if key in source.features])
+    length, won = source.lengths[number], columns.get(schema.SUCCESS)
+    progress = columns.get(schema.PROGRESS)
+    return Episode(
+        views=LazyViews(views, lambda view: source.frames(number, view)),
+        action=_float(columns.get(schema.ACTION, np.zeros((length, 0)))),
+        state=_optional(columns.get(schema.STATE)),
+        environment_state=_optional(columns.get(schema.ENVIRONMENT_STATE)),
+        success=None if won is None else bool(won.any()),
+        # Row t's observation is the outcome of action t-1; nothing is achieved before acting.
+        success_frames=None if won is None else np.append(False, won[:-1, 0].astype(bool)),
+        progress=None if progress is None else _float(progress[:, 0]),
+        fps=source.fps,
+        task=source.tasks[number],
+        index=position,
+        source=f"{source.root}#{number}",
+        length=length,
+    )
+
+
+def _float(array: np.ndarray) -> Float32:
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _optional(array: np.ndarray | None) -> Float32 | None:
+    return None if array is None else _float(array)
+
+
+def _choose_views(sources: Sequence[LeRobotSource], views: Sequence[str] | None) -> tuple[str, ...]:
+    for source in sources:
+        for view in views or ():
+            if view not in source.view_keys:
+                known = ", ".join(source.view_keys) or "none"
+                raise DatasetError(f"'{source.root}' has no view '{view}'; its views: {known}")
+    if views is not None:
+        return tuple(views)
+    for source in sources[1:]:
+        if set(source.view_keys) != set(sources[0].view_keys):
+            raise DatasetError(
+                f"datasets with different cameras: '{sources[0].root}' has "
+                f"{', '.join(sources[0].view_keys)}, '{source.root}' has "
+                f"{', '.join(source.view_keys)}; name the common ones with --dataset.views=..."
+            )
+    return tuple(sources[0].view_keys)
+
+
+def _same_kind(a: LeRobotSource, b: LeRobotSource, views: Sequence[str]) -> None:
+    facts: dict[str, tuple[object, object]] = {"fps": (a.fps, b.fps)}
+    facts |= {f"size of view '{view}'": (a.size(view), b.size(view)) for view in views}
+    for key in (schema.ACTION, schema.STATE, schema.ENVIRONMENT_STATE):
+        facts[f"shape of '{key}'"] = (_shape(a, key), _shape(b, key))
+    wrong = [f"{what} is {x} and {y}" for what, (x, y) in facts.items() if x != y]
+    if wrong:
+        raise DatasetError(f"'{a.root}' and '{b.root}' do not fit together: {'; '.join(wrong)}")
+
+
+def _shape(source: LeRobotSource, key: str) -> tuple[int, ...] | None:
+    return tuple(source.features[key]["shape"]) if key in source.features else None
+
+
+def _locate(path: str | Path) -> Path:
+    """Return the local root of a LeRobot dataset, downloading a Hub id."""
+    root = Path(path).expanduser()
+    if (root / "meta" / "info.json").is_file():
+        return root
+    folder = staging.folder_of(staging.root_of(root))
+    if staging.is_recording(folder):
+        raise DatasetError(_unfinished(staging.root_of(root), len(staging.episodes_in(folder))))
+    if root.exists():
+        raise DatasetError(f"'{root}' is not a LeRobot v3 dataset: found {_found(root)}")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) and not root.parent.exists():
+        return _download(str(path))
+    siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
+    hint = f"; {did_you_mean(root.name, siblings)}" if siblings else ""
+    raise DatasetError(f"there is no dataset at '{root}'{hint}")
+
+
+def _unfinished(root: Path, count: int) -> str:
+    return (
+        f"'{root}' is an unfinished recording with {count} finished episodes; assemble them with "
+        f"'er data recover {root}', or continue with "
+        f"'er collect --resume=true --output_dir={root}'"
+    )
+
+
+def _found(root: Path) -> str:
+    if root.is_file():
+        return f"a file '{root.name}' (a dataset is a folder with meta/info.json)"
+    names = sorted(p.name for p in root.iterdir())
+    if {".zgroup", "zarr.json"} & set(names):
+        return "a zarr store; only LeRobot v3 is read so far"
+    if any(name.endswith((".hdf5", ".h5", ".zarr", ".mp4")) for name in names):
+        return f"{', '.join(names[:5])}; only LeRobot v3 is read so far"
+    inside = ", ".join(names[:5]) or "an empty folder"
+    return f"{inside}, but no meta/info.json"
+
+
+def _download(repo_id: str) -> Path:
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from lerobot.datasets import LeRobotDataset
+    from lerobot.datasets.utils import BackwardCompatibilityError
+
+    try:
+        return Path(LeRobotDataset(repo_id, video_backend="pyav").root)
+    except (
+        BackwardCompatibilityError,
+        HfHubHTTPError,
+        HFValidationError,
+        httpx.HTTPError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DatasetError(
+            f"there is no local dataset '{repo_id}', and the Hub did not give it: {reason}"
+        ) from error

@@ -1,0 +1,232 @@
+"""Read a LeRobot v3 dataset by columns and episodes.
+
+The parquet files are read directly: a column of one episode costs milliseconds, no cache copy is
+made, and LeRobot's import (seconds) is paid only where a video has to be decoded, which its own
+decoder does. Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
+"""
+
+import io
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embodied_reward.data.schema import SUCCESS, view_name
+from embodied_reward.errors import DatasetError
+from embodied_reward.types import UInt8
+
+_TIMESTAMP_TOLERANCE = 1e-4  # [s], LeRobot's own
+
+
+class LeRobotSource:
+    """One LeRobot v3 dataset on the local disk.
+
+    Attributes:
+        root: its folder.
+        features: LeRobot's feature declarations.
+        fps: rows per second [Hz].
+        view_keys: view name -> feature key, colour cameras only.
+        lengths: rows of each episode.
+        tasks: the task of each episode in words.
+
+    Raises:
+        DatasetError: a missing, corrupt or truncated file, another codebase version, or no
+            episodes.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        info = _read_info(root)
+        self.features: dict[str, dict[str, Any]] = info["features"]
+        self.fps = float(info["fps"])
+        self.robot_type: str = info.get("robot_type") or "unknown"
+        self.view_keys = {view_name(k): k for k, f in self.features.items() if _is_camera(f)}
+        self._data_path: str = info["data_path"]
+        self._video_path: str = info.get("video_path") or ""
+        self._rows = _read_episodes(root, info.get("total_episodes"))
+        self.lengths = [int(row["length"]) for row in self._rows]
+        self.tasks = [_first(row.get("tasks")) for row in self._rows]
+
+    def size(self, view: str) -> tuple[int, int]:
+        """Return the declared (height, width) of a view."""
+        shape = tuple(self.features[self.view_keys[view]]["shape"])
+        return (
+            (shape[1], shape[2]) if shape[0] in (1, 3) and shape[2] != 3 else (shape[0], shape[1])
+        )
+
+    def column(self, index: int, key: str) -> npt.NDArray[Any]:
+        """Return a numeric column of one episode, shape (t, n). Raises DatasetError."""
+        return self.columns(index, [key])[key]
+
+    def columns(self, index: int, keys: list[str]) -> dict[str, npt.NDArray[Any]]:
+        """Return numeric columns of one episode, each of shape (t, n). Raises DatasetError."""
+        table = self._table(index, keys)
+        return {key: _numeric(table.column(key), len(table)) for key in keys}
+
+    def frames(self, index: int, view: str) -> UInt8:
+        """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""
+        key = self.view_keys[view]
+        if self.features[key]["dtype"] == "video":
+            return self._video(index, key)
+        images = self._table(index, [key]).column(key).to_pylist()
+        frames = [self._image(item, index, t, view) for t, item in enumerate(images)]
+        for t, frame in enumerate(frames):
+            if frame.shape != frames[0].shape:
+                raise DatasetError(
+                    f"view '{view}' changes its size at {self.where(index)}, frame {t}: "
+                    f"{_size(frames[0])} before, {_size(frame)} there; record each size apart"
+                )
+        return np.stack(frames)
+
+    @cached_property
+    def successes(self) -> list[bool | None]:
+        """Whether each episode ever succeeded; None where the dataset does not say."""
+        if SUCCESS not in self.features:
+            return [None] * len(self.lengths)
+        won: set[int] = set()
+        for path in dict.fromkeys(self._data_file(i) for i in range(len(self.lengths))):
+            table = _read_table(path, ["episode_index", SUCCESS])
+            ever = _numeric(table.column(SUCCESS), len(table)).astype(bool).any(axis=1)
+            won.update(table.column("episode_index").to_numpy()[ever].tolist())
+        return [self._number(i) in won for i in range(len(self.lengths))]
+
+    def where(self, index: int) -> str:
+        """Name an episode for messages."""
+        return f"'{self.root}' episode {index}"
+
+    def _number(self, index: int) -> int:
+        return int(self._rows[index]["episode_index"])
+
+    def _data_file(self, index: int) -> Path:
+        row = self._rows[index]
+        chunk, file = row["data/chunk_index"], row["data/file_index"]
+        return self.root / self._data_path.format(chunk_index=chunk, file_index=file)
+
+    def _table(self, index: int, keys: list[str]) -> pa.Table:
+        path = self._data_file(index)
+        table = _read_table(path, keys, [("episode_index", "=", self._number(index))])
+        if len(table) != self.lengths[index]:
+            raise DatasetError(
+                f"{self.where(index)} has {len(table)} rows in '{path}' instead of "
+                f"{self.lengths[index]}; the file is truncated or stale, copy the dataset again"
+            )
+        return table
+
+    def _image(self, item: Any, index: int, t: int, view: str) -> UInt8:
+        try:
+            data = item["bytes"]
+            with PIL.Image.open(io.BytesIO(data) if data else self.root / item["path"]) as image:
+                return np.asarray(image.convert("RGB"))
+        except (OSError, TypeError, KeyError, SyntaxError) as error:
+            raise DatasetError(
+                f"view '{view}' of {self.where(index)}, frame {t} is missing or corrupt ({error}) "
+                f"in '{self._data_file(index)}'; delete the episode or copy the dataset again"
+            ) from error
+
+    def _video(self, index: int, key: str) -> UInt8:
+        from av.error import FFmpegError
+        from lerobot.datasets.video_utils import decode_video_frames
+
+        row = self._rows[index]
+        chunk, file = row[f"videos/{key}/chunk_index"], row[f"videos/{key}/file_index"]
+        path = self.root / self._video_path.format(
+            video_key=key, chunk_index=chunk, file_index=file
+        )
+        times = self.column(index, "timestamp")[:, 0] + row[f"videos/{key}/from_timestamp"]
+        try:
+            frames = decode_video_frames(
+                path, times.tolist(), _TIMESTAMP_TOLERANCE, "pyav", return_uint8=True
+            )
+        except (OSError, ValueError, IndexError, FFmpegError) as error:
+            raise DatasetError(
+                f"video file '{path}' is missing, truncated or corrupt ({_line(error)}); "
+                f"{self.where(index)} cannot be decoded: copy the file again or delete the episode"
+            ) from error
+        return np.ascontiguousarray(frames.numpy().transpose(0, 2, 3, 1))
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta" / "info.json"
+    try:
+        info = json.loads(path.read_text())
+        version = str(info["codebase_version"])
+        absent = [key for key in ("features", "fps", "data_path") if key not in info]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"'{path}' is missing, truncated or incomplete: {error!r}") from error
+    if not version.startswith("v3."):
+        raise DatasetError(
+            f"'{root}' has LeRobot codebase version {version}, v3.x is needed; convert it with "
+            "'python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id=USER/NAME "
+            f"--root={root}'"
+        )
+    if absent:
+        raise DatasetError(f"'{path}' lacks {', '.join(absent)}; copy the dataset again")
+    return info
+
+
+def _read_episodes(root: Path, declared: int | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted((root / "meta" / "episodes").glob("*/*.parquet")):
+        names = [n for n in _schema_names(path) if not n.startswith("stats/")]
+        rows.extend(_read_table(path, names).to_pylist())
+    if not rows:
+        raise DatasetError(f"'{root}' holds no episodes; record some or choose another dataset")
+    if declared is not None and declared != len(rows):
+        raise DatasetError(
+            f"'{root}/meta/info.json' declares {declared} episodes, meta/episodes lists "
+            f"{len(rows)}; a file is missing or the recording was not finalised"
+        )
+    return sorted(rows, key=lambda row: row["episode_index"])
+
+
+def _schema_names(path: Path) -> list[str]:
+    try:
+        return pq.read_schema(path).names
+    except (OSError, pa.ArrowException) as error:
+        raise _corrupt(path, error) from error
+
+
+def _read_table(path: Path, columns: list[str], filters: list[Any] | None = None) -> pa.Table:
+    try:
+        # A folder named a=b must not become a column, hence no partitioning.
+        return pq.read_table(path, columns=columns, filters=filters, partitioning=None)  # pyright: ignore[reportArgumentType]
+    except (OSError, pa.ArrowException) as error:
+        raise _corrupt(path, error) from error
+
+
+def _corrupt(path: Path, error: Exception) -> DatasetError:
+    return DatasetError(
+        f"parquet file '{path}' is missing, truncated or corrupt ({_line(error)}); "
+        "copy the dataset again, or record it again if its recording was never finalised"
+    )
+
+
+def _numeric(column: pa.ChunkedArray, rows: int) -> npt.NDArray[Any]:
+    array = column.combine_chunks()
+    while hasattr(array, "flatten") and pa.types.is_nested(array.type):
+        array = array.flatten()
+    return array.to_numpy(zero_copy_only=False).reshape(rows, -1)
+
+
+def _is_camera(feature: dict[str, Any]) -> bool:
+    info = {**(feature.get("video_info") or {}), **(feature.get("info") or {})}
+    depth = info.get("is_depth_map") or info.get("video.is_depth_map")
+    return feature["dtype"] in ("image", "video") and not depth
+
+
+def _first(tasks: Any) -> str:
+    return str(tasks[0]) if isinstance(tasks, list) and tasks else str(tasks or "")
+
+
+def _size(frame: UInt8) -> str:
+    return f"{frame.shape[0]}x{frame.shape[1]}"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
