@@ -1,0 +1,105 @@
+"""What `--policy.*` takes: `--policy.type=sac|ppo` chooses the algorithm."""
+
+from dataclasses import dataclass
+
+import draccus
+
+from embodied_reward.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class PolicyConfig(draccus.ChoiceRegistry):
+    """Fields that all algorithms share."""
+
+    gamma: float = 0.98
+    """discount per decision; shaping always uses this same one"""
+    learning_rate: float = 3e-4
+    """Adam's step size for all networks"""
+    net_arch: tuple[int, ...] = (128, 128)
+    """hidden widths of actor and critic"""
+    bc_steps: int = 1500
+    """gradient steps of behaviour cloning before RL; needs a dataset, 0 turns it off"""
+    bc_learning_rate: float = 1e-3
+    """Adam's step size while cloning"""
+    bc_std: float = 0.15
+    """exploration of the cloned policy: standard deviation in the action range [-1, 1]"""
+    actor_starts: int = 500
+    """decisions during which a cloned actor only collects data while the critic learns"""
+    device: str = "cpu"
+    """torch device; networks of this size are fastest on the CPU"""
+
+    @property
+    def type(self) -> str:
+        """Name under which the algorithm is registered."""
+        return self.get_choice_name(self.__class__)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"--policy.gamma must be in (0, 1], got {self.gamma}")
+        if not self.net_arch or min(self.net_arch) < 1:
+            raise ConfigError(f"--policy.net_arch must be positive widths, got {self.net_arch}")
+        if self.bc_std <= 0:
+            raise ConfigError(f"--policy.bc_std must be positive, got {self.bc_std}")
+
+
+@PolicyConfig.register_subclass("sac")
+@dataclass(frozen=True)
+class SACConfig(PolicyConfig):
+    """Soft actor-critic, sized for two CPU cores; see `sac.py` for where it leaves SB3's."""
+
+    gradient_steps: int = 2
+    """critic updates per decision (update-to-data ratio); the actor is updated once"""
+    batch_size: int = 128
+    """transitions per update"""
+    buffer_size: int = 100_000
+    """transitions kept of the agent's own experience"""
+    learning_starts: int = 100
+    """decisions before the first update"""
+    tau: float = 0.01
+    """Polyak step of the target critics"""
+    n_critics: int = 2
+    """critics in the ensemble; the target takes their minimum"""
+    layer_norm: bool = True
+    """LayerNorm in the critics, which tames their extrapolation"""
+    ent_coef: str = "auto_0.01"
+    """entropy coefficient: a number, or auto_<initial value> to learn it"""
+    target_entropy: float | None = None
+    """for learned entropy; empty takes -|A|/2"""
+    backup_entropy: bool = False
+    """whether the critic's target holds the entropy bonus"""
+    demo_fraction: float = 0.5
+    """share of every batch that comes from the demonstrations"""
+    bc_weight: float = 1.0
+    """weight of the cloning loss in the actor's, on the demonstrations of the batch"""
+    bc_decay_steps: int = 0
+    """decisions over which bc_weight falls linearly to zero; 0 keeps it"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if not 0 <= self.demo_fraction <= 1:
+            raise ConfigError(f"--policy.demo_fraction must be in [0, 1], got {self.demo_fraction}")
+        if self.gradient_steps < 1 or self.batch_size < 2:
+            raise ConfigError("--policy.gradient_steps must be >= 1 and --policy.batch_size >= 2")
+
+
+@PolicyConfig.register_subclass("ppo")
+@dataclass(frozen=True)
+class PPOConfig(PolicyConfig):
+    """Proximal policy optimisation with a cloned start."""
+
+    n_steps: int = 512
+    """decisions per environment and update"""
+    batch_size: int = 128
+    """transitions per minibatch"""
+    n_epochs: int = 10
+    """passes over each rollout"""
+    gae_lambda: float = 0.95
+    """GAE's trade of bias against variance"""
+    clip_range: float = 0.2
+    """clipping of the probability ratio"""
+    ent_coef: float = 0.0
+    """entropy bonus"""
+    target_kl: float | None = 0.03
+    """stops a round of updates early; empty never does"""
