@@ -1,0 +1,1 @@
+"""Metrics of reward models, each beside trivial baselines; figures and overlay videos."""

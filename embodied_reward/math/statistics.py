@@ -1,0 +1,97 @@
+"""Rank statistics and bootstrap intervals; undefined results are NaN, never a plausible number."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from embodied_reward.types import Float64
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return Spearman's rank correlation in [-1, 1], ties at their average rank.
+
+    NaN when fewer than two pairs are given or either side is constant.
+    """
+    a, b = _paired(a, b)
+    if len(a) < 2:
+        return float("nan")
+    return _pearson(rankdata(a), rankdata(b))
+
+
+def auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Return P(score of a positive > score of a negative) + P(tie) / 2, in [0, 1].
+
+    The Mann-Whitney form of the area under the ROC curve; NaN unless both classes occur.
+    """
+    scores, positive = _paired(scores, labels)
+    positive = positive.astype(bool)
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        return float("nan")
+    rank_sum = rankdata(scores)[positive].sum()
+    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+
+
+def kendall_tau_a(values: npt.ArrayLike, quality: npt.ArrayLike) -> float:
+    """Return (concordant - discordant) / all pairs, in [-1, 1]; ties count as neither.
+
+    NaN when fewer than two pairs are given.
+    """
+    values, quality = _paired(values, quality)
+    first, second = np.triu_indices(len(values), k=1)
+    if len(first) == 0:
+        return float("nan")
+    agreement = np.sign(values[first] - values[second]) * np.sign(quality[first] - quality[second])
+    return float(agreement.mean())
+
+
+def bootstrap[T](
+    items: list[T],
+    statistics: Callable[[list[T]], dict[str, float]],
+    rng: np.random.Generator,
+    *,
+    resamples: int = 500,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Return percentile intervals of each statistic, resampling whole `items`.
+
+    A resample in which a statistic is undefined (NaN) does not count; a statistic that is
+    undefined in more than half of them gets (NaN, NaN).
+    """
+    drawn: dict[str, list[float]] = {}
+    for _ in range(resamples):
+        picks = rng.integers(len(items), size=len(items))
+        for name, value in statistics([items[i] for i in picks]).items():
+            drawn.setdefault(name, []).append(value)
+    return {name: _interval(np.asarray(values), level) for name, values in drawn.items()}
+
+
+def finite_mean(values: npt.ArrayLike) -> float:
+    """Return the mean of the finite entries; NaN when there are none."""
+    values = np.asarray(values, dtype=np.float64)
+    kept = values[np.isfinite(values)]
+    return float(kept.mean()) if len(kept) else float("nan")
+
+
+def _interval(values: Float64, level: float) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if 2 * len(finite) < len(values) or len(finite) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _paired(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float64, Float64]:
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"expected two arrays of one length, got shapes {a.shape} and {b.shape}")
+    return a, b
+
+
+def _pearson(a: Float64, b: Float64) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a @ a) * (b @ b))
+    return float(np.clip(a @ b / norm, -1.0, 1.0)) if norm > 0 else float("nan")

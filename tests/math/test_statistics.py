@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from embodied_reward.math.statistics import auc, bootstrap, finite_mean, kendall_tau_a, spearman
+
+seeds = st.integers(0, 100_000)
+
+
+def draw(seed, count, levels=6):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, levels, count).astype(float), rng.integers(0, levels, count).astype(
+        float
+    )
+
+
+@given(seeds, st.integers(3, 40))
+def test_spearman_agrees_with_scipy_including_ties(seed, count):
+    a, b = draw(seed, count)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        assert np.isnan(spearman(a, b))
+    else:
+        assert spearman(a, b) == pytest.approx(spearmanr(a, b)[0], abs=1e-12)
+
+
+@given(seeds, st.integers(2, 30))
+def test_spearman_sees_only_order(seed, count):
+    a, b = np.random.default_rng(seed).random((2, count))
+    assert spearman(np.exp(3 * a), b) == pytest.approx(spearman(a, b), abs=1e-12)
+    assert spearman(-a, b) == pytest.approx(-spearman(a, b), abs=1e-12)
+
+
+@pytest.mark.parametrize("a", [[], [1.0], [2.0, 2.0, 2.0]])
+def test_spearman_is_nan_where_undefined(a):
+    assert np.isnan(spearman(a, np.arange(len(a))))
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
+        spearman([1, 2], [1, 2, 3])
+
+
+@given(seeds, st.integers(2, 30))
+def test_auc_is_the_probability_of_right_order(seed, count):
+    scores, _ = draw(seed, count)
+    labels = np.random.default_rng(seed + 1).random(count) < 0.5
+    if labels.all() or not labels.any():
+        assert np.isnan(auc(scores, labels))
+        return
+    pairs = [
+        1.0 if p > n else 0.5 if p == n else 0.0 for p in scores[labels] for n in scores[~labels]
+    ]
+    assert auc(scores, labels) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_auc_of_a_constant_score_is_one_half():
+    assert auc([0.3] * 5, [1, 0, 0, 1, 0]) == 0.5
+
+
+@given(seeds, st.integers(2, 20))
+def test_kendall_tau_a_counts_pairs(seed, count):
+    a, b = draw(seed, count)
+    pairs = [(i, j) for i in range(count) for j in range(i)]
+    expected = sum(np.sign(a[i] - a[j]) * np.sign(b[i] - b[j]) for i, j in pairs) / len(pairs)
+    assert kendall_tau_a(a, b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kendall_tau_a_ties_count_as_neither():
+    # tau-b would be 1 here; tau-a divides by all three pairs.
+    assert kendall_tau_a([1, 1, 2], [1, 1, 2]) == pytest.approx(2 / 3)
+    assert np.isnan(kendall_tau_a([1], [1]))
+
+
+def test_finite_mean_ignores_nan_and_says_nan_for_nothing():
+    assert finite_mean([1.0, np.nan, 3.0, np.inf]) == 2.0
+    assert np.isnan(finite_mean([np.nan]))
+    assert np.isnan(finite_mean([]))
+
+
+def test_bootstrap_covers_the_mean_about_95_percent_of_the_time():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(150):
+        items = list(rng.normal(1.0, 2.0, 40))
+        low, high = bootstrap(items, lambda x: {"mean": float(np.mean(x))}, rng, resamples=200)[
+            "mean"
+        ]
+        hits += low <= 1.0 <= high
+    assert 0.87 <= hits / 150 <= 0.99
+
+
+def test_bootstrap_repeats_with_its_seed_and_flags_what_is_mostly_undefined():
+    def statistics(items):
+        return {"mean": float(np.mean(items)), "never": float("nan")}
+
+    items = [0.0, 1.0, 2.0, 5.0]
+    first, again = (bootstrap(items, statistics, np.random.default_rng(3)) for _ in range(2))
+    assert first["mean"] == again["mean"]
+    assert first["mean"][0] < np.mean(items) < first["mean"][1]
+    assert np.isnan(first["never"]).all()
