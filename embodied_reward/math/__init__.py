@@ -1,0 +1,1 @@
+"""Pure functions on arrays: NumPy and torch only, no files, no global state."""

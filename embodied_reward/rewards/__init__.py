@@ -1,0 +1,71 @@
+"""Reward models: one file per method behind the contract of `base.py`."""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from embodied_reward.errors import CheckpointError, did_you_mean
+from embodied_reward.rewards.base import Card, RewardModel, RewardModelConfig
+from embodied_reward.rewards.dopamine import DopamineModel
+from embodied_reward.rewards.dopamine_config import DopamineConfig
+
+# config class -> model class; third parties add theirs by entry point.
+REWARDS: dict[str, type[RewardModel]] = {"dopamine": DopamineModel}
+
+__all__ = [
+    "REWARDS",
+    "Card",
+    "DopamineConfig",
+    "DopamineModel",
+    "RewardModel",
+    "RewardModelConfig",
+    "load",
+    "pretrained_folder",
+    "registry",
+]
+
+
+def registry() -> dict[str, type[RewardModel]]:
+    """Return every known method: ours and those of the `embodied_reward.rewards` entry points."""
+    found = {e.name: e.load() for e in entry_points(group="embodied_reward.rewards")}
+    return {**found, **REWARDS}
+
+
+def load(path: Path | str, *, device: str = "cpu") -> RewardModel:
+    """Load a trained reward model in eval mode.
+
+    Args:
+        path: a run folder, a checkpoint, or its `pretrained_model` folder.
+        device: torch device.
+
+    Raises:
+        CheckpointError: nothing there, damaged files, or an unknown type.
+    """
+    folder = pretrained_folder(Path(path))
+    config = json.loads((folder / "config.json").read_text())
+    methods: dict[str, type[RewardModel]] = registry()
+    if config.get("type") not in methods:
+        raise CheckpointError(
+            f"'{folder}' holds a reward model of type '{config.get('type')}'; "
+            f"{did_you_mean(str(config.get('type')), methods)}"
+        )
+    loader: Callable[[Path], RewardModel] = methods[config["type"]].load
+    return loader(folder).to(device).eval()
+
+
+def pretrained_folder(path: Path) -> Path:
+    """Find the `pretrained_model` folder: best checkpoint of a run, else its last, else `path`."""
+    candidates = [
+        path / "checkpoints" / "best" / "pretrained_model",
+        path / "checkpoints" / "last" / "pretrained_model",
+        path / "pretrained_model",
+        path,
+    ]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise CheckpointError(
+        f"no reward model at '{path}': expected config.json and model.safetensors there or in "
+        "checkpoints/best/pretrained_model below it; `er train-reward` writes such a folder"
+    )

@@ -1,0 +1,1 @@
+"""Encoders of single images, preprocessing on the device, and augmentation."""

@@ -1,0 +1,63 @@
+"""Configuration of the `dopamine` process reward."""
+
+from dataclasses import dataclass, field
+
+from embodied_reward.errors import ConfigError, did_you_mean
+from embodied_reward.math.fusion import MODES
+from embodied_reward.math.pairs import PairSampler
+from embodied_reward.rewards.base import RewardModelConfig
+from embodied_reward.vision.encoders import EncoderConfig
+
+
+@RewardModelConfig.register_subclass("dopamine")
+@dataclass(frozen=True)
+class DopamineConfig(RewardModelConfig):
+    """Configuration of the `dopamine` process reward."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    dim: int = 128
+    """size of a frame's embedding"""
+    hidden: int = 256
+    """width of the hop and success heads"""
+    bins: int = 41
+    """bins of the hop distribution over [-1, 1]"""
+    inference: str = "anchored"
+    """potential to report: mean, anchored, forward, backward or incremental"""
+    chunk: int = 0
+    """frames per state C; 0 cuts the median demonstration into 24 states"""
+    pairs: int = 300
+    """pairs per episode and batch, balanced over the hop and gap bins"""
+    hop_bins: int = 25
+    """hop bins of the stratified sampler"""
+    gap_bins: int = 4
+    """temporal-distance bins inside each hop bin"""
+    zero_ratio: float = 0.05
+    """share of pairs with label exactly 0"""
+    reference_swap: float = 0.75
+    """chance that a pair sees another episode's start and goal"""
+    references: int = 4
+    """demonstrations whose start and goal frames the checkpoint keeps"""
+    view_dropout: float = 0.1
+    """chance that a view of a frame is replaced by its token in training"""
+    context_dropout: float = 0.1
+    """chance that a reference is replaced by its token in training"""
+    shift: int = 3
+    """largest random image shift in training [px]"""
+    jitter: float = 0.2
+    """strength of the colour jitter in training"""
+    success_weight: float = 1.0
+    """weight of the success head's loss"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be used. Raises ConfigError."""
+        if self.inference not in MODES:
+            raise ConfigError(
+                f"unknown --reward_model.inference={self.inference}; "
+                f"{did_you_mean(self.inference, MODES)}"
+            )
+        if self.bins < 3 or self.pairs < 2 or self.references < 1:
+            raise ConfigError("need reward_model.bins >= 3, pairs >= 2 and references >= 1")
+
+    def sampler(self) -> PairSampler:
+        """Return the stratified sampler that these fields describe."""
+        return PairSampler(self.pairs, self.hop_bins, self.gap_bins, self.zero_ratio)

@@ -1,0 +1,249 @@
+"""The training loop of reward models: wiring only, the maths is in the model."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from embodied_reward.errors import CheckpointError, DatasetError, NonFiniteError
+from embodied_reward.math.statistics import spearman
+from embodied_reward.rewards.base import RewardModel
+from embodied_reward.training.checkpoint import latest, point, save_checkpoint
+from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
+from embodied_reward.training.run import Tracker
+from embodied_reward.types import Episode
+
+VALIDATION_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class OptimizationConfig:
+    """How a reward model is optimised."""
+
+    steps: int = 600
+    """gradient steps"""
+    batch_size: int = 4
+    """episodes per batch; all their pairs share one encoding per frame"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW, after warm-up, before the cosine decay"""
+    weight_decay: float = 1e-2
+    """decoupled weight decay"""
+    warmup: int = 20
+    """steps of linear warm-up"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    val_fraction: float = 0.2
+    """share of the episodes held out for validation, at least one if there are two"""
+    val_freq: int = 50
+    """steps between validations"""
+    save_freq: int = 100
+    """steps between checkpoints"""
+    log_freq: int = 10
+    """steps between rows of metrics.jsonl"""
+
+
+class Batches(Protocol):
+    """What a model's `dataset()` returns: batch number `step` is a function of (seed, step)."""
+
+    def batch(self, episodes: int, seed: int, step: int) -> Any: ...  # noqa: D102
+
+
+class Trainable(Protocol):
+    """What the loop needs of a model besides the `RewardModel` contract."""
+
+    def dataset(self, episodes: list[Episode]) -> Any: ...  # noqa: D102
+    def set_references(self, data: Any) -> None: ...  # noqa: D102
+    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]: ...  # noqa: D102
+
+
+def split_episodes(
+    episodes: list[Episode], fraction: float, seed: int
+) -> tuple[list[Episode], list[Episode]]:
+    """Split into training and validation, keeping at least one success in training.
+
+    Raises:
+        DatasetError: no episodes.
+    """
+    if not episodes:
+        raise DatasetError("the dataset has no episodes; record some with `er collect`")
+    held = 0 if len(episodes) < 2 or fraction <= 0 else max(1, round(len(episodes) * fraction))
+    order = np.random.default_rng(seed).permutation(len(episodes))
+    validation = sorted(order[:held])
+    training = sorted(order[held:])
+    return [episodes[i] for i in training], [episodes[i] for i in validation]
+
+
+class RewardTrainer:
+    """Train one reward model; `run()` continues from the newest checkpoint when resuming.
+
+    Args:
+        model: a trainable reward model.
+        training: episodes to learn from.
+        validation: held-out episodes; may be empty.
+        config: optimisation settings.
+        folder: the run folder.
+        seed: every batch is a function of (seed, step).
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        training: list[Episode],
+        validation: list[Episode],
+        *,
+        config: OptimizationConfig,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.model, self.config, self.folder, self.seed = model, config, folder, seed
+        self.trainable: Trainable = model  # type: ignore[assignment]
+        self.data: Batches = self.trainable.dataset(training)
+        self.trainable.set_references(self.data)
+        self.validation, self.count = validation, len(training)
+        solved = [e for e in validation if e.success is not False]
+        self.held_out: Batches | None = self.trainable.dataset(validation) if solved else None
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+        )
+        self.step, self.best = 0, math.inf
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of checkpoints."""
+        return self.folder / "checkpoints"
+
+    def resume(self) -> bool:
+        """Restore the newest complete checkpoint; False if there is none."""
+        found = latest(self.checkpoints)
+        if found is None:
+            return False
+        state = json.loads((found / "training_state" / "state.json").read_text())
+        saved = type(self.model).load(found / "pretrained_model")  # type: ignore[attr-defined]
+        try:
+            self.model.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"'{found}' holds another model: {error}") from error
+        load_optimizer(self.optimizer, found / "training_state")
+        self.step = state["step"]
+        self.best = state["best"] if state["best"] is not None else math.inf
+        return True
+
+    def run(self, *, progress: bool = True) -> Path:
+        """Train to `config.steps`; a checkpoint is written even when interrupted.
+
+        Returns:
+            Folder of the best checkpoint (the last one without validation).
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; the model is left unchanged.
+        """
+        tracker = Tracker(self.folder, step=self.step + 1)
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, unit="step", disable=not progress,
+            desc="train-reward",
+        )  # fmt: skip
+        try:
+            while self.step < self.config.steps:
+                self._one_step(tracker, bar)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            tracker.close()
+            bar.close()
+        self.save()
+        return (self.checkpoints / "best").resolve()
+
+    def _one_step(self, tracker: Tracker, bar: tqdm) -> None:
+        logs = self.update()
+        bar.update()
+        if self.step % self.config.log_freq == 0:
+            tracker.log(self.step, {f"train/{k}": v for k, v in logs.items()})
+            bar.set_postfix(loss=f"{logs['loss']:.3f}", best=f"{self.best:.3f}")
+        last = self.step == self.config.steps
+        if self.step % self.config.val_freq == 0 or last:
+            self._validate(tracker)
+        if self.step % self.config.save_freq == 0 and not last:
+            self.save()
+
+    def update(self) -> dict[str, float]:
+        """Take one gradient step and return its logs."""
+        self.model.train()
+        batch = self.data.batch(self.config.batch_size, self.seed, self.step)
+        loss, logs = self.trainable.loss(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+        if not (math.isfinite(logs["loss"]) and bool(torch.isfinite(norm))):
+            raise NonFiniteError(
+                f"step {self.step}: loss {logs['loss']} with gradient norm {float(norm)}; the model "
+                "was left unchanged. Lower --training.lr or look for broken frames with "
+                "`er data inspect`"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        self.optimizer.step()
+        self.step += 1
+        return {**logs, "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+
+    def _validate(self, tracker: Tracker) -> None:
+        self.model.eval()
+        rows = validation_metrics(self.model, self.held_out, self.validation, self.config)
+        tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
+        if rows.get("loss", -self.step) < self.best:
+            self.best = rows.get("loss", -self.step)
+            self.save(best=True)
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint; `last` points at it, and `best` too if asked."""
+        folder = save_checkpoint(self.checkpoints, self.step, self._write)
+        if best or not (self.checkpoints / "best").exists():
+            point(self.checkpoints, "best", folder.name)
+
+    def _write(self, folder: Path) -> None:
+        state = folder / "training_state"
+        state.mkdir()
+        self.model.save(folder / "pretrained_model")
+        save_optimizer(self.optimizer, state)
+        best = self.best if math.isfinite(self.best) else None
+        (state / "state.json").write_text(json.dumps({"step": self.step, "best": best}))
+
+
+def learning_rate(step: int, config: OptimizationConfig) -> float:
+    """Return the rate of a step: linear warm-up, then cosine decay to a twentieth."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    return config.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+@torch.no_grad()
+def validation_metrics(
+    model: RewardModel, held_out: Batches | None, episodes: list[Episode], config: Any
+) -> dict[str, float]:
+    """Return the held-out loss, and rank correlation with true progress (or time) per episode."""
+    rows: dict[str, float] = {}
+    if held_out is not None:
+        trainable: Trainable = model  # type: ignore[assignment]
+        logs = [
+            trainable.loss(held_out.batch(config.batch_size, VALIDATION_SEED, k))[1]
+            for k in range(4)
+        ]
+        rows = {key: float(np.mean([entry[key] for entry in logs])) for key in logs[0]}
+    if episodes:
+        rows["spearman"] = float(np.mean([_rank_agreement(model, e) for e in episodes]))
+    return rows
+
+
+def _rank_agreement(model: RewardModel, episode: Episode) -> float:
+    truth = episode.progress if episode.progress is not None else np.arange(len(episode))
+    value = spearman(model.score_episode(episode).potential, truth)
+    return 0.0 if not math.isfinite(value) else value
