@@ -45,7 +45,8 @@ def assemble(folder: Path, root: Path, *, progress: Progress | None = None) -> P
     try:
         _write(temp, root.name, header, paths, progress or _silent)
         _verify(temp, paths)
-        shutil.copy(folder / "recording.json", temp / "recording.json")
+        for extra in staging.extras(folder):
+            shutil.copy(extra, temp / extra.name)
         _sync_tree(temp)
         os.replace(temp, root)
     except (OSError, ValueError, RuntimeError) as error:

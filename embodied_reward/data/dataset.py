@@ -77,6 +77,11 @@ class EpisodeSequence(Sequence[Episode]):
         """Return the declared (height, width) of a view in pixels."""
         return self._sources[0].size(view)
 
+    def storage(self, view: str) -> str:
+        """Return how a view is stored: `image` (lossless) or `video`."""
+        source = self._sources[0]
+        return source.features[source.view_keys[view]]["dtype"]
+
 
 class LazyViews(Mapping[str, UInt8]):
     """View name -> UInt8["t h w 3"]; a view is decoded on first access, then kept."""

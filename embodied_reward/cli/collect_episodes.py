@@ -1,0 +1,87 @@
+"""Roll scripted behaviours out and hand the rows to a recorder."""
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embodied_reward.data import EpisodeRecorder, schema
+from embodied_reward.errors import EnvError
+
+if TYPE_CHECKING:
+    from embodied_reward.cli.collect import CollectConfig
+    from embodied_reward.envs import VisualEnv
+
+ATTEMPTS = 20  # failed attempts at one episode before giving up
+
+
+def collect_episodes(
+    config: "CollectConfig", env: "VisualEnv", recorder: EpisodeRecorder, on_done: Callable[[], Any]
+) -> int:
+    """Record episodes until the recorder holds `config.episodes`; returns repeated failures.
+
+    Episode i depends on (seed, i) alone, so a resumed recording equals an uninterrupted one.
+
+    Raises:
+        EnvError: the behaviour failed `ATTEMPTS` times on one episode.
+        DatasetError: the disk refused an episode.
+    """
+    from embodied_reward.cli.collect import only_success
+
+    retried = 0
+    while len(recorder) < config.episodes:
+        for attempt in range(ATTEMPTS):
+            won = _attempt(config, env, recorder, attempt)
+            if won or not only_success(config):
+                break
+            recorder.discard()
+            retried += 1
+        else:
+            raise EnvError(
+                f"'{config.quality}' failed {ATTEMPTS} times on episode {recorder.next_index} of "
+                f"'{config.env.id}'; raise --env.horizon or add --only_success=false"
+            )
+        recorder.save_episode(env.task_description, attempt=attempt, quality=config.quality)
+        on_done()
+    return retried
+
+
+def _attempt(
+    config: "CollectConfig", env: "VisualEnv", recorder: EpisodeRecorder, attempt: int
+) -> bool:
+    """Roll out one attempt at the next episode; returns whether it succeeded."""
+    from embodied_reward.envs import make_behaviour
+
+    source = np.random.SeedSequence([config.seed, recorder.next_index, attempt])
+    scene, behaviour = source.spawn(2)
+    obs, _ = env.reset(seed=int(scene.generate_state(1)[0]))
+    act = make_behaviour(env, config.quality, np.random.default_rng(behaviour))
+    left, won, done = config.hold_steps, False, False
+    while not done:
+        row, action = _observe(env, obs), act(obs)
+        obs, reward, terminated, truncated, info = env.step(action)
+        left -= won
+        won = won or bool(info["is_success"])
+        done = terminated or truncated or (won and left <= 0)
+        recorder.add({**row, **_outcome(action, float(reward), done, bool(info["is_success"]))})
+    return won
+
+
+def _observe(env: "VisualEnv", obs: dict[str, Any]) -> dict[str, Any]:
+    row = {schema.IMAGES + view: frame for view, frame in env.frames().items()}
+    row[schema.STATE] = obs["agent_pos"]
+    row[schema.ENVIRONMENT_STATE] = obs["environment_state"]
+    # Where the task has no honest progress, the column is left out.
+    with contextlib.suppress(EnvError):
+        row[schema.PROGRESS] = np.float32(env.progress())
+    return row
+
+
+def _outcome(action: Any, reward: float, done: bool, success: bool) -> dict[str, Any]:
+    return {
+        schema.ACTION: action,
+        schema.REWARD: reward,
+        schema.DONE: done,
+        schema.SUCCESS: success,
+    }

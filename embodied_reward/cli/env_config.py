@@ -1,0 +1,55 @@
+"""The `--env.*` group that every verb with an environment shares."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embodied_reward.envs import VisualEnv
+
+
+@dataclass
+class EnvConfig:
+    """Which environment, and how time runs in it."""
+
+    id: str = "metaworld/drawer-open-v3"  # environment, e.g. metaworld/<task>
+    horizon: int = 200  # decisions until an episode is cut off
+    action_repeat: int = 1  # simulator steps per decision
+    reward: str = "success"  # the task's own reward: success (0 or 1) or dense
+    render_quality: str = "auto"  # auto, fast (no shadows or multisampling) or full
+
+
+def make_env(
+    config: EnvConfig,
+    *,
+    views: Sequence[str],
+    size: int | tuple[int, int],
+    seed: int | None = None,
+    **kwargs: Any,
+) -> "VisualEnv":
+    """Build the configured environment.
+
+    Args:
+        config: the `--env.*` group.
+        views: camera names.
+        size: pixels, one number for squares or (height, width).
+        seed: seeds the first reset.
+        **kwargs: `pixels` or `terminate_on_success`, see `embodied_reward.envs.make`.
+
+    Raises:
+        EnvError: unknown environment or view (naming the nearest), or a value out of range.
+        MissingDependencyError: the simulator is not installed.
+    """
+    from embodied_reward import envs
+
+    return envs.make(
+        config.id,
+        views=tuple(views),
+        size=size,
+        seed=seed,
+        horizon=config.horizon,
+        action_repeat=config.action_repeat,
+        reward=config.reward,
+        quality=config.render_quality,
+        **kwargs,
+    )
