@@ -83,7 +83,7 @@ def write_episode(folder: Path, index: int, episode: StagedEpisode) -> Path:
 def read_episode(path: Path) -> StagedEpisode:
     """Read one staged episode. Raises DatasetError naming the file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
         meta = json.loads(str(arrays.pop(_META)))
         return StagedEpisode(arrays=arrays, task=meta.pop("task"), meta=meta)
