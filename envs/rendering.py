@@ -74,7 +74,7 @@ def gl_renderer() -> str:
         context.make_current()
         name = importlib.import_module("OpenGL.GL").glGetString(0x1F01)  # GL_RENDERER
         context.free()
-    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError, mujoco.FatalError) as error:
         raise _no_gl(error) from error
     return name.decode() if name else "unknown"
 
@@ -133,7 +133,7 @@ class ViewRenderer:
             model.vis.quality.offsamples = 0
         try:
             self._renderer = mujoco.Renderer(model, *size)
-        except (AttributeError, RuntimeError, OSError) as error:
+        except (AttributeError, RuntimeError, OSError, mujoco.FatalError) as error:
             raise _no_gl(error) from error
         if self.quality == "fast":
             self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
@@ -188,8 +188,13 @@ def _say_once(renderer: str) -> None:
 
 
 def _no_gl(error: Exception) -> EnvError:
-    backend = os.environ.get("MUJOCO_GL", "unset")
+    what = f"GL cannot start ({type(error).__name__}: {error})"
+    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ:
+        return EnvError(
+            f"{what}: MuJoCo was imported before embodied_reward.envs could choose EGL; set "
+            "MUJOCO_GL=egl in the shell, or call embodied_reward.envs.make first"
+        )
     return EnvError(
-        f"GL cannot start with MUJOCO_GL={backend} ({type(error).__name__}: {error}); on Debian "
-        f"or Ubuntu run `apt-get install -y {_PACKAGES}`, and leave MUJOCO_GL unset or 'egl'"
+        f"{what} with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}; on Debian or Ubuntu run "
+        f"`apt-get install -y {_PACKAGES}`, and leave MUJOCO_GL unset or 'egl'"
     )
