@@ -57,7 +57,7 @@ def read_modes(hops: Float64, anchors: Anchors) -> dict[str, Float64]:
 
     The incremental recursion runs on the fused mean, as published (Phi* in Eq. 5).
     """
-    fused, steps = np.zeros(1), [np.zeros(1)]
+    steps: list[Float64] = [np.zeros(1)]
     means = [fused := fuse(steps[0], anchors.at(0), "mean")]
     for t, hop in enumerate(hops, start=1):
         steps.append(incremental(fused, np.array([hop])))

@@ -1,7 +1,6 @@
 """Reward models: one file per method behind the contract of `base.py`."""
 
 import json
-from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -50,8 +49,7 @@ def load(path: Path | str, *, device: str = "cpu") -> RewardModel:
             f"'{folder}' holds a reward model of type '{config.get('type')}'; "
             f"{did_you_mean(str(config.get('type')), methods)}"
         )
-    loader: Callable[[Path], RewardModel] = methods[config["type"]].load
-    return loader(folder).to(device).eval()
+    return methods[config["type"]].load(folder).to(device).eval()
 
 
 def pretrained_folder(path: Path) -> Path:

@@ -87,6 +87,11 @@ class RewardModel(nn.Module, abc.ABC):
     def save(self, folder: Path) -> None:
         """Write `config.json` (with `"type"`) and `model.safetensors`."""
 
+    @classmethod
+    @abc.abstractmethod
+    def load(cls, folder: Path) -> "RewardModel":
+        """Read what `save` wrote, in eval mode. Raises CheckpointError."""
+
     def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
         """Encode one frame per environment, view -> UInt8["b h w 3"], to features [b v d]."""
         raise NotImplementedError(f"'{self.name}' scores whole episodes only")

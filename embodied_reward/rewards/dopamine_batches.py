@@ -130,7 +130,7 @@ def _demo(episode: Episode, frames: Tensor, chunk: int) -> Demo:
     end = int(solved[0]) if len(solved) else last
     if end < 1:
         return Demo(frames, none, none)
-    goals = np.arange(end, last + 1) if len(solved) else np.array([last])
+    goals = solved if len(solved) else np.array([last])
     return Demo(frames, state_frames(np.array([0, end]), chunk), goals)
 
 

@@ -36,8 +36,8 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     if digest != tree.get("weights_sha256"):
         raise CheckpointError(
             f"'{file}' has sha256 {digest[:12]}..., its config.json expects "
-            f"{str(tree.get('weights_sha256'))[:12]}...: the weights were altered or belong to another "
-            "model; restore the file or train again"
+            f"{str(tree.get('weights_sha256'))[:12]}...: the weights were altered or belong to "
+            "another model; restore the file or train again"
         )
     try:
         return tree, load_file(file), digest

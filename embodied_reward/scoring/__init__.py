@@ -1,0 +1,1 @@
+"""Scoring of frames: one batch for every environment and view."""

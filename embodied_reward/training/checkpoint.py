@@ -68,8 +68,8 @@ def verify(folder: Path) -> Path:
             )
         if (got := sha256(file)) != expected:
             raise CheckpointError(
-                f"'{file}' has sha256 {got[:12]}..., its manifest says {expected[:12]}...: the file "
-                "was altered or damaged; restore it or use an older checkpoint"
+                f"'{file}' has sha256 {got[:12]}..., its manifest says {expected[:12]}...: the "
+                "file was altered or damaged; restore it or use an older checkpoint"
             )
     return folder
 

@@ -184,8 +184,8 @@ class RewardTrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
         if not (math.isfinite(logs["loss"]) and bool(torch.isfinite(norm))):
             raise NonFiniteError(
-                f"step {self.step}: loss {logs['loss']} with gradient norm {float(norm)}; the model "
-                "was left unchanged. Lower --training.lr or look for broken frames with "
+                f"step {self.step}: loss {logs['loss']} with gradient norm {float(norm)}; the "
+                "model was left unchanged. Lower --lr or look for broken frames with "
                 "`er data inspect`"
             )
         for group in self.optimizer.param_groups:
