@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 from embodied_reward import config as configs
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.env_config import EnvConfig, make_env
-from embodied_reward.errors import ConfigError, DatasetError, did_you_mean
+from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.files import replacing
 
 if TYPE_CHECKING:
     from embodied_reward.data import EpisodeRecorder
     from embodied_reward.envs import VisualEnv
-
-QUALITIES = ("expert", "noisy", "random", "mixed")
 
 
 @dataclass
@@ -32,7 +30,7 @@ class CollectConfig:
     episodes: int = 20  # episodes in the dataset
     views: tuple[str, ...] = ("corner2", "gripperPOV")  # cameras
     size: int = 64  # picture height and width [px]; up to 128 stored lossless, above as video
-    quality: str = "expert"  # expert, noisy, random (failing) or mixed (one of them per episode)
+    quality: str = "expert"  # expert, noisy, random (failing), mixed, or one behaviour by name
     seed: int = 0  # episode i depends on (seed, i) alone
     hold_steps: int = 5  # rows recorded after the first success, so that the goal is seen
     only_success: bool | None = None  # repeat failed episodes; default: true for expert only
@@ -84,10 +82,6 @@ def collect(config: CollectConfig) -> int:
 
 
 def _check(config: CollectConfig) -> None:
-    if config.quality not in QUALITIES:
-        raise ConfigError(
-            f"unknown '--quality={config.quality}'; {did_you_mean(config.quality, QUALITIES)}"
-        )
     for name, least in (("episodes", 1), ("hold_steps", 0)):
         if getattr(config, name) < least:
             raise ConfigError(f"--{name} must be at least {least}, got {getattr(config, name)}")
@@ -117,7 +111,7 @@ def _complete_already(root: Path, config: CollectConfig) -> int:
 
 def _record(config: CollectConfig, root: Path) -> int:
     """Record what is missing and assemble the dataset; returns how many failures were redone."""
-    from embodied_reward.cli.collect_episodes import collect_episodes
+    from embodied_reward.cli.collect_episodes import check_behaviour, collect_episodes
     from embodied_reward.cli.progress_bar import progress_bar
 
     with contextlib.ExitStack() as stack:
@@ -129,6 +123,7 @@ def _record(config: CollectConfig, root: Path) -> int:
             terminate_on_success=False,
         )
         stack.callback(env.close)
+        check_behaviour(config, env)  # before anything is on the disk
         recorder = stack.enter_context(_recorder(config, root, env))
         progress = stack.enter_context(progress_bar())
         bar = progress.add_task(config.env.id, total=config.episodes, completed=len(recorder))

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 ATTEMPTS = 20  # failed attempts at one episode before giving up
 
 
+def check_behaviour(config: "CollectConfig", env: "VisualEnv") -> None:
+    """Try the behaviour's name on a fresh scene. Raises EnvError with the nearest names."""
+    from embodied_reward.envs import make_behaviour
+
+    env.reset(seed=config.seed)
+    make_behaviour(env, config.quality, np.random.default_rng(config.seed))
+
+
 def collect_episodes(
     config: "CollectConfig", env: "VisualEnv", recorder: EpisodeRecorder, on_done: Callable[[], Any]
 ) -> int:
@@ -32,7 +40,7 @@ def collect_episodes(
     retried = 0
     while len(recorder) < config.episodes:
         for attempt in range(ATTEMPTS):
-            won = _attempt(config, env, recorder, attempt)
+            won, behaviour = _attempt(config, env, recorder, attempt)
             if won or not only_success(config):
                 break
             recorder.discard()
@@ -42,15 +50,15 @@ def collect_episodes(
                 f"'{config.quality}' failed {ATTEMPTS} times on episode {recorder.next_index} of "
                 f"'{config.env.id}'; raise --env.horizon or add --only_success=false"
             )
-        recorder.save_episode(env.task_description, attempt=attempt, quality=config.quality)
+        recorder.save_episode(env.task_description, attempt=attempt, behaviour=behaviour)
         on_done()
     return retried
 
 
 def _attempt(
     config: "CollectConfig", env: "VisualEnv", recorder: EpisodeRecorder, attempt: int
-) -> bool:
-    """Roll out one attempt at the next episode; returns whether it succeeded."""
+) -> tuple[bool, str]:
+    """Roll out one attempt at the next episode; returns whether it succeeded, and its behaviour."""
     from embodied_reward.envs import make_behaviour
 
     source = np.random.SeedSequence([config.seed, recorder.next_index, attempt])
@@ -65,7 +73,7 @@ def _attempt(
         won = won or bool(info["is_success"])
         done = terminated or truncated or (won and left <= 0)
         recorder.add({**row, **_outcome(action, float(reward), done, bool(info["is_success"]))})
-    return won
+    return won, getattr(act, "name", config.quality)
 
 
 def _observe(env: "VisualEnv", obs: dict[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,10 @@ def assemble(folder: Path, root: Path, *, progress: Progress | None = None) -> P
     shutil.rmtree(temp, ignore_errors=True)
     try:
         _write(temp, root.name, header, paths, progress or _silent)
-        _verify(temp, paths)
-        for extra in staging.extras(folder):
-            shutil.copy(extra, temp / extra.name)
+        facts = _verify(temp, paths)
+        staging.write_header(temp, header | {"episodes": facts})
+        if (folder / "config.yaml").is_file():
+            shutil.copy(folder / "config.yaml", temp)
         _sync_tree(temp)
         os.replace(temp, root)
     except (OSError, ValueError, RuntimeError) as error:
@@ -144,15 +145,21 @@ def _add_episode(dataset: Any, path: Path, expected: dict[str, Any]) -> None:
     dataset.save_episode(parallel_encoding=False)
 
 
-def _verify(temp: Path, paths: list[Path]) -> None:
-    """Compare with the staged episodes: LeRobot only logs a picture it could not write."""
-    source = LeRobotSource(temp)
+def _verify(temp: Path, paths: list[Path]) -> list[dict[str, Any]]:
+    """Compare with the staged episodes: LeRobot only logs a picture it could not write.
+
+    Returns:
+        What is known about each episode besides its rows (seed, behaviour, ...).
+    """
+    source, facts = LeRobotSource(temp), []
     if len(source.lengths) != len(paths):
         raise OSError(f"{len(source.lengths)} of {len(paths)} episodes arrived")
     for index, path in enumerate(paths):
-        staged = staging.read_episode(path).arrays
-        for key, array in staged.items():
+        staged = staging.read_episode(path)
+        for key, array in staged.arrays.items():
             _compare(source, index, key, array)
+        facts.append(staged.meta)
+    return facts
 
 
 def _compare(source: LeRobotSource, index: int, key: str, array: np.ndarray) -> None:

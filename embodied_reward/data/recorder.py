@@ -5,6 +5,7 @@ a LeRobot v3 dataset with LeRobot's own writer (`assemble`), which appears at it
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -49,14 +50,14 @@ class EpisodeRecorder:
         _refuse_taken(self.root, self.folder, resume)
         self._rows: list[dict[str, np.ndarray]] = []
         header = {"fps": fps, "robot_type": robot_type, "info": info or {}}
-        if staging.is_recording(self.folder):
-            _same_settings(staging.read_header(self.folder), header, self.folder)
-        else:
-            staging.write_header(self.folder, header)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._lock: IO[str] = staging.lock(self.folder)
         self._files = staging.episodes_in(self.folder)
-        first = next(iter(self._files.values()), None)
-        self._shapes = shapes(staging.read_episode(first).arrays) if first else None
+        try:
+            self._shapes = self._begin(header)
+        except DatasetError:
+            self._lock.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -142,16 +143,26 @@ class EpisodeRecorder:
         finally:
             self.close()
 
+    def _begin(self, header: dict[str, Any]) -> dict[str, Any] | None:
+        """Write the header, or hold a resumed recording against it; returns the row's shapes."""
+        if not self._files:
+            staging.write_header(self.folder, header)
+            return None
+        _same_settings(staging.read_header(self.folder), header, self.folder)
+        return shapes(staging.read_episode(next(iter(self._files.values()))).arrays)
+
     def close(self) -> None:
-        """Release the recording; finished episodes stay staged."""
+        """Release the recording; finished episodes stay staged, an empty recording goes."""
+        if not self._files and not self._lock.closed:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
 
 
 def _refuse_taken(root: Path, folder: Path, resume: bool) -> None:
     if root.exists() and any(root.iterdir() if root.is_dir() else [root]):
         raise DatasetError(f"'{root}' already exists; choose another path with --output_dir=PATH")
-    if staging.is_recording(folder) and not resume:
-        count = len(staging.episodes_in(folder))
+    count = len(staging.episodes_in(folder))
+    if count and not resume:
         raise DatasetError(
             f"'{root}' is an unfinished recording with {count} finished episodes; continue it with "
             f"--resume=true, assemble it with 'er data recover {root}', or choose another path "

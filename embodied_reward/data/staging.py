@@ -103,11 +103,6 @@ def episodes_in(folder: Path) -> dict[int, Path]:
     return found
 
 
-def extras(folder: Path) -> list[Path]:
-    """Return the files that go with the dataset: `recording.json`, and a config if there is one."""
-    return [p for p in (folder / _HEADER, folder / "config.yaml") if p.is_file()]
-
-
 def lock(folder: Path) -> IO[str]:
     """Take the recording for this process until the returned file is closed or the process dies.
 

@@ -114,6 +114,7 @@ def test_two_processes_cannot_record_into_one_folder(tmp_path):
     with pytest.raises(DatasetError, match="another process is recording"):
         EpisodeRecorder(tmp_path / "d", fps=10, robot_type="r", resume=True)
     first.close()
+    assert list(tmp_path.iterdir()) == []
     EpisodeRecorder(tmp_path / "d", fps=10, robot_type="r", resume=True).close()
 
 

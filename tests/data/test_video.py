@@ -14,10 +14,10 @@ def clip(count=12, h=32, w=48):
 
 
 def decode(path):
-    with av.open(str(path), "r") as container:
-        stream = container.streams.video[0]
+    with av.open(str(path)) as container:
+        rate = float(container.streams.video[0].average_rate or 0)
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
-        return np.array(frames), float(stream.average_rate or 0)
+    return np.array(frames), rate
 
 
 def test_frames_come_back_in_order_at_their_rate(tmp_path):
