@@ -50,7 +50,8 @@ def transitions(
 
     Row t holds the observation before action t, so row t and t + 1 make one transition. Its
     base reward is 1 and it is terminal where row t + 1 is the first success; later rows are
-    dropped. An episode without success ends in a timeout, which is bootstrapped.
+    dropped. An episode without success ends in a timeout, which is bootstrapped; one that is
+    known to succeed but has no successful row succeeded by its last action.
 
     Args:
         episodes: at least one.
@@ -83,6 +84,12 @@ def _one(
     last = int(np.argmax(success)) if success.any() else len(obs) - 1
     phi = np.zeros(len(obs)) if potential is None else np.asarray(potential(episode), np.float64)
     _check_finite(episode, "potential", phi)
+    if episode.success and not success.any():
+        # Recorded up to the action that succeeded, without the observation after it. That
+        # observation is terminal, so neither its value nor its potential is ever used.
+        last = len(obs)
+        obs, phi, success = (np.concatenate([x, x[-1:]]) for x in (obs, phi, success))
+        success[-1] = True
     done = np.arange(last) == last - 1
     return Transitions(
         obs=obs[:last],
@@ -138,9 +145,7 @@ def _success_rows(episode: Episode) -> Bool:
             f"{episode.source}: neither 'next.success' nor an episode-level success is recorded; "
             "the base reward of these transitions is unknown"
         )
-    rows = np.zeros(len(episode), bool)
-    rows[-1] = episode.success
-    return rows
+    return np.zeros(len(episode), bool)
 
 
 def _check_finite(episode: Episode, name: str, values: np.ndarray) -> None:

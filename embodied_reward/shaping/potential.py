@@ -78,6 +78,13 @@ class RewardMode:
     added: Callable[[Values, Values, Values, float, float], Values]
     about: str
 
+    def total(
+        self, base: Values, phi: Values, phi_next: Values, terminated: Values, gamma: float,
+        kappa: float = 1.0,
+    ) -> Values:  # fmt: skip
+        """Return the reward that the learner sees: base + what the mode adds."""
+        return base + self.added(phi, phi_next, terminated, gamma, kappa)
+
     def summary(self, gamma: float, kappa: float) -> str:
         """Return the line that a run prints when it starts."""
         kept = "keeps the optimal policy" if self.invariant else "does NOT keep the optimal policy"

@@ -1,0 +1,184 @@
+"""What happens around Stable-Baselines3's loop: logging, evaluation, checkpoints, Ctrl-C."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.vec_env import VecEnv
+
+from embodied_reward.training.checkpoint import point, save_checkpoint
+from embodied_reward.training.run import Tracker
+
+from .checkpoint import Policy, PolicySpec, save_policy
+from .evaluate import Evaluation, evaluate
+from .resume import save_training_state
+
+
+class TrackerWriter(KVWriter):
+    """Send what SB3's logger records to `metrics.jsonl` and TensorBoard, under SB3's tags."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def write(
+        self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0
+    ) -> None:
+        """Log one row; keys that SB3 keeps out of TensorBoard are left out."""
+        row = {
+            key: float(value)
+            for key, value in sorted(key_values.items())
+            if "tensorboard" not in (key_excluded.get(key) or ())
+        }
+        self._tracker.log(step, row)
+
+    def close(self) -> None:
+        """The tracker belongs to the run, which closes it."""
+
+
+@dataclass
+class Interrupt:
+    """Whether Ctrl-C (or SIGTERM) was pressed; a second one interrupts at once."""
+
+    asked: bool = False
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Interrupt]:
+    """Turn the first Ctrl-C into a flag, so that the run stops where its state is consistent."""
+    state = Interrupt()
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        if state.asked:
+            raise KeyboardInterrupt
+        state.asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield state
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in watched}
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# (decisions done, newest evaluation) -> shows them.
+Report = Callable[[int, Evaluation | None], None]
+
+
+class RunCallback(BaseCallback):
+    """Evaluate, save and stop between two updates, where the learner's state is consistent.
+
+    Checkpoints are written when a rollout begins: all earlier transitions are stored and all
+    their updates done. For SAC a rollout is one decision, for PPO `n_steps`; a PPO rollout
+    that Ctrl-C cuts short is dropped.
+
+    Args:
+        env: evaluation environment, unwrapped observations.
+        spec: describes the policy for its checkpoints.
+        folder: run folder.
+        tracker: receives the evaluations.
+        interrupt: see `deferred_interrupt`.
+        eval_freq: decisions between evaluations; 0 evaluates at the end only.
+        eval_episodes: episodes per evaluation.
+        eval_seed: of the first episode, the same at every evaluation.
+        best: score of the best checkpoint so far, from a resumed run.
+        done: decisions done before, in a resumed run.
+        report: see `Report`.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        spec: PolicySpec,
+        folder: Path,
+        tracker: Tracker,
+        interrupt: Interrupt,
+        *,
+        eval_freq: int,
+        eval_episodes: int,
+        eval_seed: int,
+        best: tuple[float, float] = (-1.0, 0.0),
+        done: int = 0,
+        report: Report | None = None,
+    ) -> None:
+        super().__init__()
+        self._env, self._spec, self._folder, self._tracker = env, spec, folder, tracker
+        self._interrupt, self._report = interrupt, report
+        self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
+        self.best, self._evaluated, self._start = best, done, done
+        self.history: dict[int, Evaluation] = {}
+
+    def _on_step(self) -> bool:
+        self._log_rewards(self.locals["infos"], self.locals["dones"])
+        if self._report:
+            self._report(self.num_timesteps, self._newest())
+        if self._interrupt.asked and self.num_timesteps - self._start > self.training_env.num_envs:
+            self.model.num_timesteps = self._start
+            self._stop()
+        return True
+
+    def _on_rollout_start(self) -> None:
+        now = self._start = self.model.num_timesteps
+        first = now == 0 and not self.history
+        if first or (self._freq and now // self._freq > self._evaluated // self._freq):
+            self._evaluate_and_save(now)
+        if self._interrupt.asked:
+            self._stop()
+
+    def _on_training_end(self) -> None:
+        if self.model.num_timesteps > self._evaluated:
+            self._evaluate_and_save(self.model.num_timesteps)
+
+    def _log_rewards(self, infos: list[dict[str, Any]], dones: np.ndarray) -> None:
+        if infos and infos[0].get("potential") is not None:
+            record = self.logger.record_mean
+            record("reward/potential_mean", float(np.mean([i["potential"] for i in infos])))
+            record("reward/shaping_mean", float(np.mean([i["shaping"] for i in infos])))
+        learned = _learned_returns(self.training_env)
+        if np.any(dones) and learned:
+            self.logger.record("rollout/ep_rew_learned_mean", float(np.mean(learned)))
+
+    def _evaluate_and_save(self, step: int) -> None:
+        self._evaluated = step
+        policy = Policy(self.model.policy, self._spec)
+        result = evaluate(policy, self._env, episodes=self._episodes, seed=self._seed)
+        self.history[step] = result
+        self._tracker.log(step, result.summary())
+        score = (result.success_rate, -float(np.mean(result.lengths)))
+        better = score >= self.best
+        self.best = max(score, self.best)
+        self._save(step, best=better)
+        if self._report:
+            self._report(step, result)
+
+    def _save(self, step: int, *, best: bool = False) -> None:
+        def write(folder: Path) -> None:
+            save_policy(self.model, self._spec, folder)
+            save_training_state(self.model, folder, {"best": list(self.best)})
+
+        saved = save_checkpoint(self._folder / "checkpoints", step, write)
+        if best:
+            point(self._folder / "checkpoints", "best", saved.name)
+
+    def _stop(self) -> None:
+        self._save(self.model.num_timesteps)
+        raise KeyboardInterrupt
+
+    def _newest(self) -> Evaluation | None:
+        return self.history[max(self.history)] if self.history else None
+
+
+def _learned_returns(env: VecEnv) -> list[float]:
+    return list(env.get_wrapper_attr("learned_returns")) if hasattr(env, "learned_returns") else []
