@@ -67,7 +67,13 @@ class LeRobotSource:
     def columns(self, index: int, keys: list[str]) -> dict[str, npt.NDArray[Any]]:
         """Return numeric columns of one episode, each of shape (t, n). Raises DatasetError."""
         table = self._table(index, keys)
-        return {key: _numeric(table.column(key), len(table)) for key in keys}
+        try:
+            return {key: _numeric(table.column(key), len(table)) for key in keys}
+        except ValueError as error:
+            raise DatasetError(
+                f"rows of {self.where(index)} differ in length in one of {', '.join(keys)} "
+                f"({error}); delete the episode or record it again"
+            ) from error
 
     def frames(self, index: int, view: str) -> UInt8:
         """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""

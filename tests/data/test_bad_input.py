@@ -195,6 +195,21 @@ def test_progress_outside_its_range(copy):
     assert "copy#2, frame 11 is outside [0, 1] (1.5)" in text
 
 
+def test_a_row_without_its_state(copy):
+    edit_rows(copy, "observation.state", lambda rows: [*rows[:14], None, *rows[15:]])
+    text = message(lambda: check_dataset(open_dataset(copy)))
+    assert "rows of" in text
+    assert "episode 1 differ in length" in text
+
+
+def test_a_declared_column_that_is_not_there(copy):
+    table = pq.read_table(copy / DATA)
+    pq.write_table(table.drop_columns(["action"]), copy / DATA)
+    text = message(lambda: check_dataset(open_dataset(copy)))
+    assert DATA in text
+    assert "action" in text
+
+
 def test_corrupt_picture(copy):
     def spoil(rows):
         rows[3]["bytes"] = rows[3]["bytes"][:40]
