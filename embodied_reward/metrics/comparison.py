@@ -17,20 +17,6 @@ HEADLINE = (
 )
 """Metrics on which a reward model must beat every baseline."""
 
-SHOWN = (
-    "voc_plus",
-    "voc_minus",
-    *HEADLINE[:2],
-    "mae_episode",
-    *HEADLINE[2:6],
-    "success_auc_max",
-    "success_auc_potential",
-    *HEADLINE[6:],
-    "outcome_accuracy",
-    "kendall_tau_a",
-)
-"""Metrics of the printed table, in order."""
-
 LOWER_IS_BETTER = frozenset({"mae", "mae_episode"})
 
 BY_DEFINITION = frozenset(

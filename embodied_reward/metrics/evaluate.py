@@ -8,7 +8,7 @@
 | mae                    | mean absolute error to true progress, all frames pooled (lower)       |
 | mae_episode            | the same per episode, averaged (lower)                                |
 | spearman               | rank correlation with true progress, all frames pooled                |
-| spearman_episode       | the same per episode, averaged over episodes whose progress moves     |
+| spearman_episode       | the same per episode, averaged over those whose progress spans 0.05+   |
 | hop_sign_accuracy      | right direction on sampled pairs that truly differ, both orders       |
 | success_auc            | final frame's success probability ranks successes above failures      |
 | success_auc_max        | the same with the highest success probability of the episode          |
@@ -29,7 +29,7 @@ import numpy as np
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.math.statistics import auc, bootstrap, finite_mean, kendall_tau_a, spearman
-from embodied_reward.metrics.judge import Judged, judge
+from embodied_reward.metrics.judge import Judged, judge, mean_error
 from embodied_reward.metrics.predictor import Predictor
 from embodied_reward.types import Episode, Float64
 
@@ -90,8 +90,7 @@ def summarise(judged: Sequence[Judged], *, seed: int = 0, resamples: int = 500) 
 
 def episode_row(judged: Judged) -> dict[str, Any]:
     """Return the numbers of one episode."""
-    episode, potential, success = judged.episode, judged.potential, judged.success
-    progress = judged.progress
+    episode, success = judged.episode, judged.success
     return {
         "index": episode.index,
         "source": episode.source,
@@ -101,30 +100,16 @@ def episode_row(judged: Judged) -> dict[str, Any]:
         "voc_minus": judged.voc.minus,
         "voc_min": judged.voc.least,
         "voc_undefined": list(judged.voc.undefined),
-        "mae": _mae(potential, progress),
-        "spearman": spearman(potential, progress) if len(progress) else float("nan"),
+        "mae": judged.mae,
+        "spearman": judged.spearman,
         "hop_sign_accuracy": finite_mean(judged.hop_signs),
         "final_potential": _last(judged.scores.potential),
         "final_success": _last(judged.scores.success),
         "max_success": float(success.max()) if len(success) else float("nan"),
-        "final_progress": _last(progress),
-        "outcome": outcome(potential),
+        "final_progress": _last(judged.progress),
+        "outcome": judged.outcome,
         "failed_frames": int((~judged.finite).sum()),
     }
-
-
-def outcome(potential: Float64) -> str:
-    """Label a potential curve `SE`, `PSE` or `FE`: success, partial success, failure.
-
-    Source: Robo-Dopamine Eq. 58, after SARM: success if the last value is above 0.8 and the
-    mean of the last third above 0.6; partial if the mean is at least 0.4.
-    """
-    if len(potential) == 0:
-        return "FE"
-    tail = potential[-max(len(potential) // 3, 1) :]
-    if potential[-1] > 0.8 and tail.mean() > 0.6:
-        return "SE"
-    return "PSE" if potential.mean() >= 0.4 else "FE"
 
 
 def _order(judged: Sequence[Judged]) -> dict[str, float]:
@@ -144,10 +129,10 @@ def _truth(judged: Sequence[Judged]) -> dict[str, float]:
     known = [j for j in judged if j.episode.progress is not None]
     potential, progress = _pool([j.potential for j in known]), _pool([j.progress for j in known])
     return {
-        "mae": _mae(potential, progress),
-        "mae_episode": finite_mean([_mae(j.potential, j.progress) for j in known]),
+        "mae": mean_error(potential, progress),
+        "mae_episode": finite_mean([j.mae for j in known]),
         "spearman": spearman(potential, progress),
-        "spearman_episode": finite_mean([spearman(j.potential, j.progress) for j in known]),
+        "spearman_episode": finite_mean([j.spearman for j in known]),
         "hop_sign_accuracy": finite_mean(_pool([j.hop_signs for j in known])),
     }
 
@@ -158,7 +143,7 @@ def _success(judged: Sequence[Judged]) -> dict[str, float]:
     final = [float(j.potential[-1]) for j in known]
     framed = [j for j in judged if j.episode.success_frames is not None]
     frames = [np.asarray(j.episode.success_frames, float)[j.finite] for j in framed]
-    right = [float((outcome(j.potential) == "SE") == bool(j.episode.success)) for j in known]
+    right = [float((j.outcome == "SE") == bool(j.episode.success)) for j in known]
     gap = [f for f, s in zip(final, labels, strict=True) if s]
     rest = [f for f, s in zip(final, labels, strict=True) if not s]
     return {
@@ -175,10 +160,6 @@ def _ranking(judged: Sequence[Judged]) -> dict[str, float]:
     ranked = [j for j in judged if np.isfinite(j.quality) and len(j.potential)]
     tau = kendall_tau_a([j.potential[-1] for j in ranked], [j.quality for j in ranked])
     return {"kendall_tau_a": tau}
-
-
-def _mae(potential: Float64, progress: Float64) -> float:
-    return float(np.abs(potential - progress).mean()) if len(progress) else float("nan")
 
 
 def _last(values: Float64) -> float:

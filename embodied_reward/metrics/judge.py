@@ -7,12 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from embodied_reward.errors import DatasetError
+from embodied_reward.math.statistics import spearman
 from embodied_reward.metrics.predictor import Predictor, hop_function
-from embodied_reward.metrics.voc import HopFn, Voc, auto_interval, sample_indices, voc_pair
+from embodied_reward.metrics.voc import SampledHops, Voc, auto_interval, sample_hops, voc_of_hops
 from embodied_reward.types import Bool, Episode, EpisodeScores, Float64
 
 TRUE_MOTION = 0.01
 """Pairs whose true progress differs by less than this count as not moving."""
+
+LEAST_RANGE = 0.05
+"""True progress that spans less than this within an episode has no order worth ranking."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Judged:
     hop_signs: Float64
     quality: float
 
+    # The bootstrap asks for these hundreds of times, hence the cache.
     @cached_property
     def finite(self) -> Bool:
         """Bool["t"]: frames that were scored."""
@@ -55,6 +60,23 @@ class Judged:
             return np.empty(0)
         return np.asarray(self.episode.progress, np.float64)[self.finite]
 
+    @cached_property
+    def mae(self) -> float:
+        """Mean absolute error to true progress; NaN where unknown."""
+        return mean_error(self.potential, self.progress)
+
+    @cached_property
+    def spearman(self) -> float:
+        """Rank correlation with true progress; NaN where that is unknown or hardly moves."""
+        if len(self.progress) == 0 or np.ptp(self.progress) < LEAST_RANGE:
+            return float("nan")
+        return spearman(self.potential, self.progress)
+
+    @cached_property
+    def outcome(self) -> str:
+        """What the potential alone says: `SE`, `PSE` or `FE`."""
+        return outcome(self.potential)
+
 
 def judge(
     predictor: Predictor,
@@ -74,34 +96,53 @@ def judge(
     Raises:
         DatasetError: the episode is too short, or the predictor returned another length.
     """
-    if len(episode) < 2:
-        raise DatasetError(f"'{episode.source}' has {len(episode)} frame(s); metrics need two")
+    length = len(episode)
+    if length < 2:
+        raise DatasetError(f"'{episode.source}' has {length} frame(s); metrics need two")
     scores = predictor.score_episode(episode)
-    if len(scores.potential) != len(episode):
+    if len(scores.potential) != length:
         raise DatasetError(
-            f"'{episode.source}' has {len(episode)} frames but was given {len(scores.potential)} "
+            f"'{episode.source}' has {length} frames but was given {len(scores.potential)} "
             "scores; one per frame is expected"
         )
-    hops = hop_function(predictor, episode, scores)
-    interval = interval or auto_interval(len(episode))
+    hop_fn = hop_function(predictor, episode, scores)
+    sampled = sample_hops(hop_fn, length, interval or auto_interval(length))
     return Judged(
         dataclasses.replace(episode, views={}),
         scores,
-        voc_pair(hops, len(episode), interval),
-        _hop_signs(hops, episode, interval),
+        voc_of_hops(sampled),
+        _hop_signs(sampled, episode),
         quality,
     )
 
 
-def _hop_signs(hops: HopFn, episode: Episode, interval: int) -> Float64:
+def outcome(potential: Float64) -> str:
+    """Label a potential curve `SE`, `PSE` or `FE`: success, partial success, failure.
+
+    Source: Robo-Dopamine Eq. 58, after SARM: success if the last value is above 0.8 and the
+    mean of the last third above 0.6; partial if the mean is at least 0.4.
+    """
+    if len(potential) == 0:
+        return "FE"
+    tail = potential[-max(len(potential) // 3, 1) :]
+    if potential[-1] > 0.8 and tail.mean() > 0.6:
+        return "SE"
+    return "PSE" if potential.mean() >= 0.4 else "FE"
+
+
+def mean_error(potential: Float64, progress: Float64) -> float:
+    """Return the mean absolute error; NaN when `progress` is empty (unknown)."""
+    return float(np.abs(potential - progress).mean()) if len(progress) else float("nan")
+
+
+def _hop_signs(sampled: SampledHops, episode: Episode) -> Float64:
     """Return 1.0 per sampled pair whose direction is right, 0.0 where wrong, in both orders."""
     if episode.progress is None:
         return np.empty(0)
-    frames = sample_indices(len(episode), len(episode) // interval)
-    progress = np.asarray(episode.progress, np.float64)
-    signs = []
-    for before, after in ((frames[:-1], frames[1:]), (frames[1:], frames[:-1])):
-        change = progress[after] - progress[before]
-        right = np.sign(hops(before, after)) == np.sign(change)
-        signs.append(right[np.abs(change) >= TRUE_MOTION].astype(np.float64))
-    return np.concatenate(signs)
+    change = np.diff(np.asarray(episode.progress, np.float64)[sampled.frames])
+    moving = np.abs(change) >= TRUE_MOTION
+    right = [
+        np.sign(hops[moving]) == np.sign(true[moving])
+        for hops, true in ((sampled.forward, change), (sampled.inverse, -change))
+    ]
+    return np.concatenate(right).astype(np.float64)

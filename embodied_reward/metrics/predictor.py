@@ -18,7 +18,7 @@ class Predictor(Protocol):
 class HopPredictor(Protocol):
     """A predictor that compares two frames directly; optional."""
 
-    def score_hops(self, episode: Episode, before: Int64, after: Int64) -> Float64:
+    def hops(self, episode: Episode, before: Int64, after: Int64) -> Float64:
         """Return hops Float64["p"] in [-1, 1] between frames before and after, Int64["p"]."""
         ...
 
@@ -27,5 +27,5 @@ def hop_function(predictor: Predictor, episode: Episode, scores: EpisodeScores) 
     """Return the predictor's own hops, or those that its potential implies."""
     if isinstance(predictor, HopPredictor):
         native = predictor
-        return lambda before, after: native.score_hops(episode, before, after)
+        return lambda before, after: native.hops(episode, before, after)
     return hops_of_potential(scores.potential)

@@ -36,6 +36,20 @@ class Voc(NamedTuple):
     undefined: tuple[str, ...]
 
 
+class SampledHops(NamedTuple):
+    """Hops between adjacent sampled frames.
+
+    Attributes:
+        frames: Int64["n"], the sampled frames in order.
+        forward: Float64["n-1"], hop from each frame to the next.
+        inverse: Float64["n-1"], hop from each next frame back.
+    """
+
+    frames: Int64
+    forward: Float64
+    inverse: Float64
+
+
 def voc(potential: Float64) -> float:
     """Return Spearman's correlation of potential Float64["t"] with time; 0.0 if undefined."""
     value = spearman(np.arange(len(potential)), potential)
@@ -45,19 +59,31 @@ def voc(potential: Float64) -> float:
 def voc_pair(hop_fn: HopFn, length: int, interval: int = SOURCE_INTERVAL) -> Voc:
     """Return VOC+ and VOC- of a hop predictor on an episode of `length` frames.
 
-    Adjacent pairs of the sampled frames go through `hop_fn` twice. Forward: progress starts at
-    0 and follows the hops. Inverse: BEFORE and AFTER are swapped, progress starts at 1 on the
-    last frame and follows the hops back to the first. A non-finite hop makes its VOC undefined.
-
     Args:
         hop_fn: the predictor.
         length: frames in the episode.
         interval: `length // interval` frames are sampled, see `sample_indices`.
     """
+    return voc_of_hops(sample_hops(hop_fn, length, interval))
+
+
+def sample_hops(hop_fn: HopFn, length: int, interval: int) -> SampledHops:
+    """Ask for the hops between adjacent sampled frames, in both orders, in one call."""
     frames = sample_indices(length, length // interval)
-    before, after = frames[:-1], frames[1:]
-    forward = accumulate(hop_fn(before, after), start=0.0)
-    inverse = accumulate(hop_fn(after, before)[::-1], start=1.0)[::-1]
+    early, late = frames[:-1], frames[1:]
+    hops = hop_fn(np.concatenate([early, late]), np.concatenate([late, early]))
+    return SampledHops(frames, hops[: len(early)], hops[len(early) :])
+
+
+def voc_of_hops(sampled: SampledHops) -> Voc:
+    """Return VOC+ and VOC-.
+
+    Forward: progress starts at 0 and follows the hops. Inverse: BEFORE and AFTER are swapped,
+    progress starts at 1 on the last frame and follows the hops back to the first. A non-finite
+    hop makes its VOC undefined.
+    """
+    forward = accumulate(sampled.forward, start=0.0)
+    inverse = accumulate(sampled.inverse[::-1], start=1.0)[::-1]
     plus, minus = voc(forward), voc(inverse)
     named = {"voc_plus": forward, "voc_minus": inverse}
     undefined = tuple(name for name, curve in named.items() if is_undefined(curve))

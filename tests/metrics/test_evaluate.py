@@ -6,8 +6,8 @@ import pytest
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.metrics.baselines import Constant, Random
-from embodied_reward.metrics.evaluate import evaluate, outcome
-from embodied_reward.metrics.judge import judge
+from embodied_reward.metrics.evaluate import evaluate
+from embodied_reward.metrics.judge import judge, outcome
 from embodied_reward.types import EpisodeScores
 
 
@@ -73,6 +73,15 @@ def test_one_class_or_no_truth_is_undefined_not_filled(toy):
     assert got["voc_min"] == 0.0
 
 
+def test_an_episode_that_goes_nowhere_has_no_rank_correlation(toy):
+    moving = toy(np.linspace(0, 0.5, 20))
+    drifting = toy(np.linspace(0, 0.02, 20), index=1)
+    model = Fixed([moving.progress, 1 - drifting.progress])
+    result = evaluate(model, [moving, drifting], resamples=0)
+    assert np.isnan(result["episodes"][1]["spearman"])
+    assert values(result)["spearman_episode"] == pytest.approx(1.0)
+
+
 def test_voc_is_taken_over_successes_only(mixed, oracle):
     result = evaluate(oracle, mixed, resamples=0)
     rows = result["episodes"]
@@ -84,7 +93,7 @@ def test_voc_is_taken_over_successes_only(mixed, oracle):
 
 def test_constant_hops_are_right_half_of_the_time(mixed):
     class Up(Constant):
-        def score_hops(self, episode, before, after):
+        def hops(self, episode, before, after):
             return np.full(len(before), 0.1)
 
     assert values(evaluate(Up(), mixed, resamples=0))["hop_sign_accuracy"] == 0.5

@@ -42,7 +42,7 @@ def test_reproduces_the_published_predictors(name, hop_fn, plus, minus):
 
 def test_random_hops_average_near_zero():
     rng = np.random.default_rng(0)
-    results = [voc_pair(lambda b, a: rng.uniform(-1, 1, len(b)), LENGTH, 1) for _ in range(2000)]
+    results = [voc_pair(lambda b, a: rng.uniform(-1, 1, len(b)), LENGTH, 1) for _ in range(600)]
     plus, minus = np.mean([r.plus for r in results]), np.mean([r.minus for r in results])
     # The walk begins at 0 (forward) or 1 (inverse), so a few early steps lean the right way.
     assert plus == pytest.approx(minus, abs=0.03)
@@ -59,7 +59,7 @@ def test_constant_curves_count_as_zero_and_are_named():
 def test_a_failed_hop_makes_voc_undefined_not_plausible():
     def broken(before, after):
         hops = oracle(before, after)
-        hops[len(hops) // 2] = np.nan
+        hops[[10, -10]] = np.nan
         return hops
 
     result = voc_pair(broken, LENGTH, 1)
@@ -88,11 +88,12 @@ def test_the_source_samples_one_frame_in_thirty():
         return np.full(len(before), 0.1)
 
     voc_pair(spy, 300)
-    (before, after), (swapped_before, swapped_after) = seen
-    assert len(before) == 300 // 30 - 1
-    assert (before[0], after[-1]) == (0, 299)
-    assert np.array_equal(before, swapped_after)
-    assert np.array_equal(after, swapped_before)
+    ((before, after),) = seen
+    pairs = 300 // 30 - 1
+    assert len(before) == 2 * pairs
+    assert (before[0], after[pairs - 1]) == (0, 299)
+    assert np.array_equal(before[:pairs], after[pairs:])
+    assert np.array_equal(after[:pairs], before[pairs:])
 
 
 def test_an_episode_too_short_for_the_interval_is_undefined():

@@ -1,0 +1,217 @@
+"""Measure a reward model beside trivial baselines: table, metrics.json, curves, videos.
+
+er eval-reward --reward_model.path=RUN --dataset.root=UNSEEN [--reference.root=DEMOS]
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embodied_reward import rewards
+from embodied_reward.cli.command import run_verb
+from embodied_reward.cli.dataset_config import DatasetConfig
+from embodied_reward.cli.eval_reward_table import print_table
+from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.data import check_dataset
+from embodied_reward.errors import ConfigError
+from embodied_reward.files import replacing
+from embodied_reward.metrics.baselines import trivial
+from embodied_reward.metrics.comparison import beaten_by
+from embodied_reward.metrics.evaluate import summarise
+from embodied_reward.metrics.judge import Judged, judge
+from embodied_reward.metrics.overlay import write_overlay
+from embodied_reward.metrics.plots import plot_episode, plot_summary
+from embodied_reward.metrics.predictor import Predictor
+from embodied_reward.rewards import RewardModel
+from embodied_reward.training.run import default_output_dir
+from embodied_reward.training.seeding import set_threads
+from embodied_reward.types import Episode
+
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class RewardModelPath:
+    """Which trained reward model."""
+
+    path: str | None = None
+    """run folder, checkpoint or pretrained_model folder"""
+
+
+@dataclass(frozen=True)
+class EvalRewardConfig:
+    """Everything `er eval-reward` can be told."""
+
+    reward_model: RewardModelPath = field(default_factory=RewardModelPath)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    reference: DatasetConfig = field(default_factory=DatasetConfig)
+    """demonstrations the baselines may look at (goal picture); default: the dataset's successes"""
+    interval: int | None = None
+    """frames between VOC samples; default: about 30 samples per episode"""
+    videos: int = 3
+    """episodes shown as curves and overlay videos, half of them failures where there are any"""
+    resamples: int = 500
+    """bootstrap resamples of the 95 % intervals"""
+    seed: int = 0
+    """seed of the bootstrap and of the random baseline"""
+    device: str = "cpu"
+    """cpu, cuda or mps"""
+    threads: int = 0
+    """torch CPU threads; 0 chooses"""
+    output_dir: str | None = None
+    """folder to write to; default: outputs/eval-reward/<date>_<model>"""
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of `er eval-reward`."""
+    return run_verb("eval-reward", EvalRewardConfig, eval_reward, argv, __doc__)
+
+
+def eval_reward(config: EvalRewardConfig) -> int:
+    """Score, compare, draw; returns 0 also when a baseline wins, because that is a result."""
+    model = _load(config)
+    episodes = config.dataset.open()
+    check_dataset(episodes, views=model.card.views)
+    set_threads(config.threads)
+    demos, reference = _reference(config, episodes)
+    predictors = {MODEL: model, **_baselines(config, model, episodes, demos)}
+    shown = pick_shown(episodes.successes, config.videos)
+    folder = _output_dir(config, model)
+    judged = _judge_all(config, predictors, episodes, shown, folder)
+    table = {
+        name: summarise(rows, seed=config.seed, resamples=config.resamples)["metrics"]
+        for name, rows in judged.items()
+    }
+    plot_summary(folder / "summary.png", table, judged[MODEL])
+    report = _report(config, model, judged, table, reference)
+    _write_json(folder / "metrics.json", report)
+    print_table(table, judged[MODEL], reference)
+    _closing(config, folder, [episodes[i].index for i in shown])
+    return 0
+
+
+def pick_shown(successes: Sequence[bool | None], count: int) -> list[int]:
+    """Return positions of up to `count` episodes, alternating successes and failures."""
+    good = [i for i, s in enumerate(successes) if s is not False]
+    bad = [i for i, s in enumerate(successes) if s is False]
+    picked: list[int] = []
+    while (good or bad) and len(picked) < count:
+        source = good if good and (not bad or len(picked) % 2 == 0) else bad
+        picked.append(source.pop(0))
+    return sorted(picked)
+
+
+def _load(config: EvalRewardConfig) -> RewardModel:
+    if config.reward_model.path is None:
+        raise ConfigError("give the reward model with --reward_model.path=RUN")
+    return rewards.load(config.reward_model.path, device=config.device)
+
+
+def _reference(
+    config: EvalRewardConfig, episodes: Sequence[Episode]
+) -> tuple[Sequence[Episode], str]:
+    if config.reference.root or config.reference.repo_id:
+        return config.reference.open(), config.reference.label()
+    # Generous to the baseline: it sees goals of the very episodes it is judged on.
+    return episodes, "the evaluated episodes' own successes"
+
+
+def _baselines(
+    config: EvalRewardConfig,
+    model: RewardModel,
+    episodes: Sequence[Episode],
+    demos: Sequence[Episode],
+) -> dict[str, Predictor]:
+    return trivial(episodes, demos, views=model.card.views, seed=config.seed)
+
+
+def _judge_all(
+    config: EvalRewardConfig,
+    predictors: dict[str, Predictor],
+    episodes: Sequence[Episode],
+    shown: list[int],
+    folder: Path,
+) -> dict[str, list[Judged]]:
+    """Decode each episode once, show it to every predictor, and draw the chosen ones."""
+    judged: dict[str, list[Judged]] = {name: [] for name in predictors}
+    with progress_bar() as bar:
+        task = bar.add_task("episodes", total=len(episodes))
+        for position in range(len(episodes)):
+            episode = episodes[position]
+            for name, predictor in predictors.items():
+                judged[name].append(judge(predictor, episode, interval=config.interval))
+            if position in shown:
+                _draw(folder, episode, judged[MODEL][-1])
+            bar.advance(task)
+    return judged
+
+
+def _draw(folder: Path, episode: Episode, judged: Judged) -> None:
+    kind = {True: "success", False: "failure", None: "unlabelled"}[episode.success]
+    title = f"{episode.task} - episode {episode.index} ({kind})"
+    plot_episode(_picture(folder, episode.index), episode, judged.scores, title=title)
+    write_overlay(_video(folder, episode.index), episode, judged.scores, title=title)
+
+
+def _report(
+    config: EvalRewardConfig,
+    model: RewardModel,
+    judged: dict[str, list[Judged]],
+    table: dict[str, Any],
+    reference: str,
+) -> dict[str, Any]:
+    rows = summarise(judged[MODEL], resamples=0)["episodes"]
+    baselines = {name: metrics for name, metrics in table.items() if name != MODEL}
+    return {
+        "reward_model": {"path": config.reward_model.path, **model.card.to_dict()},
+        "dataset": config.dataset.label(),
+        "reference": reference,
+        "seed": config.seed,
+        "interval": config.interval,
+        "metrics": table[MODEL],
+        "baselines": baselines,
+        "beaten_by": [vars(b) for b in beaten_by(table[MODEL], baselines)],
+        "episodes": rows,
+    }
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+
+
+def _finite(tree: Any) -> Any:
+    """Replace NaN and infinities by None, which JSON can say."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _output_dir(config: EvalRewardConfig, model: RewardModel) -> Path:
+    if config.output_dir:
+        return Path(config.output_dir)
+    name = f"{model.card.type}_{Path(config.dataset.label()).name}"
+    return default_output_dir("eval-reward", name)
+
+
+def _picture(folder: Path, index: int) -> Path:
+    return folder / "episodes" / f"episode_{index:03d}.png"
+
+
+def _video(folder: Path, index: int) -> Path:
+    return folder / "episodes" / f"episode_{index:03d}.mp4"
+
+
+def _closing(config: EvalRewardConfig, folder: Path, shown: list[int]) -> None:
+    print(f"\nmetrics:  {folder / 'metrics.json'}\nsummary:  {folder / 'summary.png'}")
+    for index in shown:
+        print(f"episode:  {_picture(folder, index)}  {_video(folder, index)}")
+    print(
+        "\nnext:\n  er train-policy --env.id=ENV "
+        f"--reward.path={config.reward_model.path} --reward.mode=potential"
+    )

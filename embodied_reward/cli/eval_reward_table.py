@@ -1,0 +1,91 @@
+"""The printed table of `er eval-reward`: the model beside every baseline, 80 columns wide."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from embodied_reward.metrics.comparison import BY_DEFINITION, HEADLINE, beaten_by, best
+from embodied_reward.metrics.judge import Judged
+
+COLUMNS = {
+    "voc_plus": "VOC+",
+    "voc_minus": "VOC-",
+    "voc_min": "VOC",
+    "mae": "MAE",
+    "spearman": "rho",
+    "spearman_episode": "rho/e",
+    "hop_sign_accuracy": "hop±",
+    "success_auc": "AUC",
+    "frame_success_auc": "AUC/f",
+    "success_gap": "gap",
+}
+
+LEGEND = """\
+VOC     order with time, the smaller of VOC+ and VOC- (frames swapped); successes only
+MAE     mean absolute error to true progress, lower is better
+rho     Spearman with true progress, all frames pooled; rho/e: mean over episodes
+hop±    share of frame pairs whose direction is right
+AUC     final frame's success probability tells successes; AUC/f: frame by frame
+gap     mean final potential of successes minus that of failures"""
+
+Metrics = Mapping[str, Mapping[str, float]]
+
+
+def print_table(table: Mapping[str, Metrics], judged: Sequence[Judged], reference: str) -> None:
+    """Print the headline metrics; the first row of `table` is the model."""
+    console = Console()
+    console.print(_heading(judged, reference), highlight=False, soft_wrap=True)
+    console.print(_grid(table))
+    for line in [LEGEND, *_notes(table)]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _heading(judged: Sequence[Judged], reference: str) -> str:
+    good = sum(j.episode.success is True for j in judged)
+    bad = sum(j.episode.success is False for j in judged)
+    frames = sum(len(j.episode) for j in judged)
+    return (
+        f"{len(judged)} episodes ({good} successes, {bad} failures), {frames} frames; the goal "
+        f"picture of 'pixel distance' comes from {reference}"
+    )
+
+
+def _grid(table: Mapping[str, Metrics]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    grid.add_column("", no_wrap=True)
+    for title in COLUMNS.values():
+        grid.add_column(title, justify="right", no_wrap=True)
+    (model, metrics), *rest = table.items()
+    grid.add_row(model, *(_cell(model, m, table) for m in COLUMNS), style="cyan")
+    for title, bound in (("  95 % from", "low"), ("  95 % to", "high")):
+        grid.add_row(title, *(_number(metrics[m][bound]) for m in COLUMNS), style="dim")
+    for name, _ in rest:
+        grid.add_row(name, *(_cell(name, m, table) for m in COLUMNS))
+    return grid
+
+
+def _cell(name: str, metric: str, table: Mapping[str, Metrics]) -> str:
+    cell = _number(table[name][metric]["value"])
+    if (name, metric) in BY_DEFINITION:
+        return f"{cell}†"
+    return f"[bold]{cell}*[/bold]" if name in best(metric, table) else cell
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def _notes(table: Mapping[str, Any]) -> list[str]:
+    (_, model), *rest = table.items()
+    lines = ["*       best of the column; † time order by definition, not compared; - undefined"]
+    if undefined := model["voc_undefined"]["value"]:
+        lines.append(f"VOC was undefined in {undefined:.0f} episode(s) and counts as 0 there.")
+    compared = [COLUMNS[m] for m in HEADLINE if math.isfinite(model[m]["value"])]
+    found = beaten_by(model, dict(rest))
+    if not found:
+        lines.append(f"\nNo baseline beats the model on {', '.join(compared)}.")
+    return lines + [f"WARNING: {entry}" for entry in found]
