@@ -13,7 +13,6 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
-from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward.training.checkpoint import point, save_checkpoint
 from embodied_reward.training.run import Tracker
@@ -90,7 +89,7 @@ class RunCallback(BaseCallback):
         folder: run folder.
         tracker: receives the evaluations.
         interrupt: see `deferred_interrupt`.
-        eval_freq: decisions between evaluations; 0 evaluates at the end only.
+        eval_freq: decisions between evaluations; 0 evaluates at the start and the end only.
         eval_episodes: episodes per evaluation.
         eval_seed: of the first episode, the same at every evaluation.
         best: score of the best checkpoint so far, from a resumed run.
@@ -146,7 +145,7 @@ class RunCallback(BaseCallback):
             record = self.logger.record_mean
             record("reward/potential_mean", float(np.mean([i["potential"] for i in infos])))
             record("reward/shaping_mean", float(np.mean([i["shaping"] for i in infos])))
-        learned = _learned_returns(self.training_env)
+        learned = getattr(self.training_env, "learned_returns", ())
         if np.any(dones) and learned:
             self.logger.record("rollout/ep_rew_learned_mean", float(np.mean(learned)))
 
@@ -178,7 +177,3 @@ class RunCallback(BaseCallback):
 
     def _newest(self) -> Evaluation | None:
         return self.history[max(self.history)] if self.history else None
-
-
-def _learned_returns(env: VecEnv) -> list[float]:
-    return list(env.get_wrapper_attr("learned_returns")) if hasattr(env, "learned_returns") else []

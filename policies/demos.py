@@ -88,8 +88,8 @@ def _one(
         # Recorded up to the action that succeeded, without the observation after it. That
         # observation is terminal, so neither its value nor its potential is ever used.
         last = len(obs)
-        obs, phi, success = (np.concatenate([x, x[-1:]]) for x in (obs, phi, success))
-        success[-1] = True
+        obs, phi = np.concatenate([obs, obs[-1:]]), np.append(phi, phi[-1])
+        success = np.append(success, True)
     done = np.arange(last) == last - 1
     return Transitions(
         obs=obs[:last],

@@ -1,0 +1,214 @@
+"""One run of `er train-policy`: builds the parts, lets them learn, sums up."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+
+from embodied_reward import config as configs
+from embodied_reward.cli.policy_env import DEFAULT_SIZE, learner_env, plain_env
+from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.errors import ConfigError, DatasetError
+from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
+from embodied_reward.policies.checkpoint import PolicySpec, spec_of
+from embodied_reward.policies.config import PPOConfig, SACConfig
+from embodied_reward.policies.demos import Transitions, transitions
+from embodied_reward.policies.evaluate import Evaluation
+from embodied_reward.policies.ppo import build_ppo
+from embodied_reward.policies.resume import load_training_state
+from embodied_reward.policies.sac import build_sac
+from embodied_reward.rewards import RewardModel, load
+from embodied_reward.scoring.stream import StreamScorer
+from embodied_reward.shaping import RewardMode
+from embodied_reward.training.checkpoint import latest
+from embodied_reward.training.run import Tracker, save_config
+from embodied_reward.types import Episode, Float64
+
+if TYPE_CHECKING:
+    from embodied_reward.cli.train_policy import TrainPolicyConfig
+
+
+class PolicyRun:
+    """Parts and progress of one training run.
+
+    Args:
+        config: checked configuration; the base reward follows from the mode.
+        mode: the reward mode.
+        folder: run folder.
+    """
+
+    model: BaseAlgorithm
+    callback: RunCallback
+
+    def __init__(self, config: "TrainPolicyConfig", mode: RewardMode, folder: Path) -> None:
+        env = dataclasses.replace(config.env, reward=mode.base)
+        self.config, self.mode, self.folder = dataclasses.replace(config, env=env), mode, folder
+        self._open = contextlib.ExitStack()
+        self._best = (-1.0, 0.0)
+
+    def prepare(self) -> int:
+        """Build everything and restore the newest checkpoint; returns decisions already done.
+
+        Raises:
+            ConfigError, DatasetError, EnvError, CheckpointError: before any training.
+        """
+        config, found = self.config, self._checkpoint()
+        reward = load(config.reward.path) if self.mode.source == "scorer" else None  # type: ignore[arg-type]
+        if reward is not None and not reward.card.streaming:
+            raise ConfigError(
+                f"'{config.reward.path}' scores whole episodes only; it cannot shape online"
+            )
+        self.eval_env = plain_env(config.env, config.eval.seed)
+        self._open.callback(self.eval_env.close)
+        demos = self._demos(reward)
+        done = int(found.name) if found else 0
+        self.env = learner_env(
+            config.env,
+            self.mode,
+            gamma=config.policy.gamma,
+            kappa=config.reward.kappa,
+            seed=_scene_seed(config.seed, done),
+            count=config.n_envs,
+            scorer=StreamScorer(reward, config.n_envs) if reward else None,
+            size=reward.card.image_size if reward else DEFAULT_SIZE,
+        )
+        self._open.callback(self.env.close)
+        self.model = self._build(demos, cloning=found is None)
+        if found:
+            self._best = tuple(load_training_state(self.model, found)["best"])  # type: ignore[assignment]
+            self.env.seed(_scene_seed(config.seed, done))
+        save_config(dataclasses.replace(config, resume=False), self.folder)
+        return done
+
+    def learn(self) -> None:
+        """Train to `config.steps` decisions. Raises KeyboardInterrupt after saving."""
+        config, done = self.config, self.model.num_timesteps
+        tracker = Tracker(self.folder, step=done + 1 if done else 0)
+        self._open.callback(tracker.close)
+        self.model.set_logger(Logger(None, [TrackerWriter(tracker)]))
+        with deferred_interrupt() as interrupt, progress_bar() as bar:
+            task = bar.add_task(self._title(None), total=config.steps, completed=done)
+
+            def report(step: int, newest: Evaluation | None) -> None:
+                bar.update(task, completed=step, description=self._title(newest))
+
+            self.callback = RunCallback(
+                self.eval_env,
+                self._spec(),
+                self.folder,
+                tracker,
+                interrupt,
+                eval_freq=config.eval.freq,
+                eval_episodes=config.eval.n_episodes,
+                eval_seed=config.eval.seed,
+                best=self._best,
+                done=done,
+                report=report,
+            )
+            left = config.steps - done
+            if left > 0:
+                self.model.learn(left, self.callback, log_interval=4, reset_num_timesteps=not done)
+
+    def closing(self) -> str:
+        """Return the final table and the next command."""
+        history = self.callback.history
+        if not history:
+            return f"nothing left to do: the run has its {self.config.steps} decisions"
+        best = max(history, key=lambda step: (history[step].success_rate, step))
+        rows = {"start": min(history), "best": best, "end": max(history)}
+        lines = [f"{'':8}{'decisions':>10}  success rate (95 % interval), mean decisions"]
+        for name, step in rows.items():
+            low, high = history[step].interval
+            length = np.mean(history[step].lengths)
+            rate = history[step].success_rate
+            lines.append(f"{name:8}{step:>10}  {rate:4.0%} ({low:.0%} to {high:.0%}), {length:.0f}")
+        reward = f" --reward.path={self.config.reward.path}" if self.config.reward.path else ""
+        lines += ["", "next:", f"  er eval-policy --policy.path={self.folder}{reward} --videos=3"]
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Close environments and log files."""
+        self._open.close()
+
+    def _title(self, newest: Evaluation | None) -> str:
+        success = f", success {newest.success_rate:.0%}" if newest else ""
+        return f"{self.config.policy.type} {self.mode.name}{success}"
+
+    def _checkpoint(self) -> Path | None:
+        return latest(self.folder / "checkpoints") if self.config.resume else None
+
+    def _spec(self) -> PolicySpec:
+        config, env = self.config, self.eval_env
+        meta = {
+            "env": configs.encode(config.env),
+            "reward": configs.encode(config.reward),
+            "dataset": config.dataset.label(),
+            "task": env.task_description,
+            "seed": config.seed,
+        }
+        return spec_of(config.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
+
+    def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
+        policy, seed = self.config.policy, self.config.seed
+        if isinstance(policy, PPOConfig):
+            return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
+        assert isinstance(policy, SACConfig)
+        return build_sac(
+            policy,
+            self.env,
+            demos=demos,
+            # The demonstrations hold success, not the environment's dense reward.
+            replay_demos=self.mode.base == "success",
+            relabel=self._relabel,
+            seed=seed,
+            cloning=cloning,
+        )
+
+    def _relabel(self, base: Any, phi: Any, phi_next: Any, terminated: Any) -> Any:
+        gamma, kappa = self.config.policy.gamma, self.config.reward.kappa
+        return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
+
+    def _demos(self, reward: RewardModel | None) -> Transitions | None:
+        dataset = self.config.dataset
+        if not (dataset.root or dataset.repo_id):
+            return None
+        episodes = [e for e in dataset.open() if e.success is not False]
+        if not episodes:
+            raise DatasetError(
+                f"'{dataset.label()}' holds no successful episode to learn from; "
+                "record some with `er collect --quality=expert`"
+            )
+        self._check_rate(episodes[0])
+        observation, action = self.eval_env.observation_space, self.eval_env.action_space
+        return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
+
+    def _potential(self, reward: RewardModel | None) -> Any:
+        if reward is not None:
+            return lambda episode: reward.score_episode(episode).potential
+        return _true_progress if self.mode.source == "progress" else None
+
+    def _check_rate(self, episode: Episode) -> None:
+        rate = float(self.eval_env.metadata["render_fps"])
+        if abs(rate - episode.fps) > 0.01 * rate:
+            raise ConfigError(
+                f"{episode.source} was recorded at {episode.fps:g} decisions per second, the "
+                f"environment takes {rate:g}; its actions would mean something else: set "
+                f"--env.action_repeat={self.config.env.action_repeat * rate / episode.fps:g}"
+            )
+
+
+def _true_progress(episode: Episode) -> Float64:
+    if episode.progress is None:
+        raise DatasetError(
+            f"{episode.source} holds no true progress, which --reward.mode=oracle needs"
+        )
+    return np.asarray(episode.progress, np.float64)
+
+
+def _scene_seed(seed: int, done: int) -> int:
+    """Return the seed of the environments: another one where a run is resumed."""
+    return seed if done == 0 else int(np.random.SeedSequence([seed, done]).generate_state(1)[0])

@@ -1,0 +1,130 @@
+"""Train SAC or PPO on a learned, true or sparse reward, from a cloned start.
+
+er train-policy --env.id=metaworld/window-open-v3 --policy.type=sac --dataset.root=DEMOS
+    --reward.path=REWARD_RUN --reward.mode=potential --steps=3000
+
+Reward modes: potential (learned, keeps the optimal policy), success, absolute, difference,
+oracle (true progress), task (the environment's dense reward).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embodied_reward.cli.command import run_verb
+from embodied_reward.cli.dataset_config import DatasetConfig
+from embodied_reward.cli.env_config import EnvConfig
+from embodied_reward.errors import ConfigError
+from embodied_reward.policies.config import PolicyConfig, SACConfig
+from embodied_reward.shaping import RewardMode, mode_named
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What the policy learns from."""
+
+    mode: str = "potential"
+    """potential, success, absolute, difference, oracle or task"""
+    path: str | None = None
+    """trained reward model: run folder, checkpoint or pretrained_model"""
+    kappa: float = 1.0
+    """scale of the potential; 1 suits a base reward of 1 at success"""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation while training; every evaluation meets the same starts."""
+
+    freq: int = 500
+    """decisions between evaluations; 0 evaluates at the start and the end only"""
+    n_episodes: int = 20
+    """episodes per evaluation"""
+    seed: int = 10_000
+    """reset seed of the first evaluation episode"""
+
+
+@dataclass(frozen=True)
+class TrainPolicyConfig:
+    """Everything `er train-policy` can be told."""
+
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=SACConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    steps: int = 4000
+    """decisions in all, over all environments"""
+    n_envs: int = 1
+    """environments, stepped in turn and scored in one batch"""
+    seed: int = 1000
+    """seed of scenes, weights, batches and exploration"""
+    threads: int = 0
+    """torch CPU threads; 0 chooses"""
+    job_name: str = ""
+    """name of the run folder; default: algorithm, reward mode and task"""
+    output_dir: str | None = None
+    """run folder; default: outputs/train-policy/<date>_<name>"""
+    resume: bool = False
+    """continue the run in --output_dir from its newest checkpoint"""
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of `er train-policy`."""
+    return run_verb("train-policy", TrainPolicyConfig, train_policy, argv, __doc__)
+
+
+def train_policy(config: TrainPolicyConfig) -> int:
+    """Train; prints a table and what to type next."""
+    from embodied_reward.cli.policy_run import PolicyRun
+    from embodied_reward.training.seeding import seed_everything, set_threads
+
+    mode = checked(config)
+    folder = run_folder(config)
+    set_threads(config.threads)
+    seed_everything(config.seed)
+    run = PolicyRun(config, mode, folder)
+    print(f"{mode.summary(config.policy.gamma, config.reward.kappa)}\nrun folder: {folder}")
+    try:
+        done = run.prepare()
+        if done:
+            print(f"resuming at decision {done}")
+        run.learn()
+    except KeyboardInterrupt:
+        print(f"\nstopped; continue with\n  er train-policy --output_dir={folder} --resume=true")
+        return 130
+    finally:
+        run.close()
+    print(run.closing())
+    return 0
+
+
+def checked(config: TrainPolicyConfig) -> RewardMode:
+    """Check what can be checked before anything is built. Raises ConfigError."""
+    mode = mode_named(config.reward.mode)
+    if mode.source == "scorer" and not config.reward.path:
+        raise ConfigError(
+            f"--reward.mode={mode.name} needs --reward.path=RUN, a model from `er train-reward`; "
+            "without one choose --reward.mode=success, oracle or task"
+        )
+    config.policy.check()
+    for name, value in (("steps", config.steps), ("n_envs", config.n_envs)):
+        if value < 1:
+            raise ConfigError(f"--{name} must be at least 1, got {value}")
+    if config.eval.n_episodes < 1 or config.eval.freq < 0:
+        raise ConfigError("--eval.n_episodes must be at least 1 and --eval.freq at least 0")
+    if not config.reward.kappa > 0:
+        raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
+    return mode
+
+
+def run_folder(config: TrainPolicyConfig) -> Path:
+    """Create the run folder. Raises ConfigError if it is in use."""
+    from embodied_reward.training.run import default_output_dir, prepare_output_dir
+
+    if config.resume and config.output_dir is None:
+        raise ConfigError("--resume=true needs --output_dir=RUN, the folder of the run to continue")
+    parts = (config.policy.type, config.reward.mode, config.env.id.split("/")[-1])
+    name = config.job_name or "_".join(parts)
+    path = (
+        Path(config.output_dir) if config.output_dir else default_output_dir("train-policy", name)
+    )
+    return prepare_output_dir(path, resume=config.resume)
