@@ -112,7 +112,7 @@ def _write(
         dataset = LeRobotDataset.create(
             f"local/{name}",
             fps=_whole(header["fps"]),
-            features=lerobot_features(first.arrays),
+            features=lerobot_features(first.arrays, header["fps"]),
             root=temp,
             robot_type=header["robot_type"],
             video_backend="pyav",

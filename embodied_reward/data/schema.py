@@ -57,14 +57,16 @@ def shapes(arrays: Arrays) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {key: (str(a.dtype), a.shape[1:]) for key, a in sorted(arrays.items())}
 
 
-def lerobot_features(arrays: Arrays) -> dict[str, dict[str, Any]]:
+def lerobot_features(arrays: Arrays, fps: float) -> dict[str, dict[str, Any]]:
     """Declare LeRobot features for one episode's arrays, each with a leading time axis."""
-    return {key: _feature(key, array) for key, array in arrays.items()}
+    return {key: _feature(key, array, fps) for key, array in arrays.items()}
 
 
-def _feature(key: str, array: npt.NDArray[Any]) -> dict[str, Any]:
+def _feature(key: str, array: npt.NDArray[Any], fps: float) -> dict[str, Any]:
     shape = tuple(array.shape[1:])
     if not key.startswith(IMAGES):
         return {"dtype": str(array.dtype), "shape": shape, "names": None}
-    kind = "image" if max(shape[:2]) <= LOSSLESS_SIZE else "video"
+    # LeRobot encodes videos at whole frame rates only.
+    video = max(shape[:2]) > LOSSLESS_SIZE and float(fps).is_integer()
+    kind = "video" if video else "image"
     return {"dtype": kind, "shape": shape, "names": ["height", "width", "channels"]}
