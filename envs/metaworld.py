@@ -1,9 +1,9 @@
 """Meta-World v3 tasks as `VisualEnv`s, through the `metaworld` package.
 
-Differences from `metaworld`'s own reset, each so that a scene depends on its seed alone:
-placement is drawn from the Gymnasium generator, model fields that a reset moves are restored
-first, and the first observation is read after a forward pass (Meta-World reads it before, so
-it shows objects where they stood in the previous episode).
+Two differences from `metaworld`'s own reset: placement is drawn from the Gymnasium generator,
+and the first observation is read after a forward pass (Meta-World reads it before, so in
+window-close-v3 it shows the handle 20 cm away from where it is). Dynamics are untouched: after
+the same placement, states equal Meta-World's own.
 """
 
 import importlib.metadata
@@ -34,7 +34,6 @@ from .rendering import (
 SIM_FPS = 80  # Meta-World's control rate [Hz]
 REWARDS = ("success", "dense")
 _AGENT = 4  # hand x, y, z [m] and gripper opening in [0, 1]
-_MOVED_BY_RESET = ("body_pos", "site_pos")  # measured over resets of all fifty tasks
 _BOUND = 10.0  # [m]; objects that fly off the table are reported at the edge of the space
 
 
@@ -112,7 +111,6 @@ class MetaWorldEnv(VisualEnv):
         self._state_spaces = {"agent_pos": _agent_space(), "environment_state": _state_space()}
         self.observation_space = gym.spaces.Dict(self._spaces())
         self._renderer: ViewRenderer | None = None
-        self._compiled = {name: getattr(self._sim.model, name).copy() for name in _MOVED_BY_RESET}
         self._progress = Progress(task)
         self._state: Float64 | None = None
         self._outcome: Mapping[str, Any] = {}
@@ -208,9 +206,10 @@ class MetaWorldEnv(VisualEnv):
         return float(reward)
 
     def _place(self) -> None:
-        """Draw a placement, then reset to it as Meta-World's benchmarks do: frozen."""
-        for name, compiled in self._compiled.items():
-            getattr(self._sim.model, name)[:] = compiled
+        """Draw a placement, then reset to it frozen, as Meta-World's benchmarks do.
+
+        The second reset matters: tasks compute goals from where a draw has put things.
+        """
         self._sim.np_random = self.np_random
         for frozen in (False, True):
             self._sim._freeze_rand_vec = frozen
