@@ -63,8 +63,10 @@ class PolicySpec:
     @staticmethod
     def from_dict(tree: Mapping[str, Any]) -> "PolicySpec":
         """Read `to_dict` back. Raises KeyError, ConfigError or TypeError."""
+        algorithm = PolicyConfig.get_choice_class(tree["type"])
+        fields = {k: v for k, v in tree["policy"].items() if k != "type"}
         return PolicySpec(
-            config=configs.decode(PolicyConfig, {"type": tree["type"], **tree["policy"]}),
+            config=configs.decode(algorithm, fields),
             observation={k: tuple(v) for k, v in tree["observation"].items()},
             low=np.array(tree["action"]["low"], np.float32),
             high=np.array(tree["action"]["high"], np.float32),
