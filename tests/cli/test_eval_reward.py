@@ -1,0 +1,192 @@
+import json
+import math
+
+import av
+import numpy as np
+import pytest
+
+from embodied_reward.cli import main
+from embodied_reward.cli.eval_reward import pick_shown
+from embodied_reward.data import EpisodeRecorder, open_dataset
+from embodied_reward.rewards import DopamineConfig, DopamineModel
+from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer
+from embodied_reward.training.seeding import seed_everything, set_threads
+from embodied_reward.vision.encoders import EncoderConfig
+
+VIEWS = ("front", "wrist")
+
+
+def rows(index, success):
+    """A bright square crosses the picture; failures turn back half-way."""
+    length = 30 + 3 * index
+    path = np.linspace(0, 1, length)
+    progress = path if success else np.minimum(path, 1 - path) * 0.9
+    rng = np.random.default_rng(index)
+    for t, y in enumerate(progress):
+        picture = rng.integers(20, 40, (24, 24, 3), np.uint8)
+        x = int(y * 18)
+        picture[9:15, x : x + 6] = (250, 200, 40)
+        yield {
+            "observation.images.front": picture,
+            "observation.images.wrist": picture[::-1].copy(),
+            "observation.state": np.zeros(2, np.float32),
+            "action": np.zeros(2, np.float32),
+            "next.reward": 0.0,
+            "next.done": t == length - 1,
+            # The row's outcome is the next observation.
+            "next.success": success and t >= length - 4,
+            "progress": np.float32(y),
+        }
+
+
+def record(root, outcomes):
+    with EpisodeRecorder(root, fps=10, robot_type="toy") as recorder:
+        for index, success in enumerate(outcomes):
+            for row in rows(index, success):
+                recorder.add(row)
+            recorder.save_episode("cross the table")
+        return recorder.finish()
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("data") / "demos", [True, True, True])
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("data") / "unseen", [True, False, True, False])
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, demos):
+    """A real dopamine model, trained for seconds."""
+    set_threads(1)
+    seed_everything(0)
+    folder = tmp_path_factory.mktemp("run")
+    encoder = EncoderConfig(image_size=32)
+    config = DopamineConfig(views=VIEWS, encoder=encoder, dim=32, hidden=64, pairs=120)
+    optimization = OptimizationConfig(steps=50, batch_size=3, warmup=5, val_freq=50)
+    episodes = list(open_dataset(demos))
+    model = DopamineModel.create(config, task="cross the table")
+    trainer = RewardTrainer(model, episodes, [], config=optimization, folder=folder, seed=0)
+    trainer.run(progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, run_folder, demos, unseen):
+    out = tmp_path_factory.mktemp("eval") / "out"
+    argv = [
+        "eval-reward",
+        f"--reward_model.path={run_folder}",
+        f"--dataset.root={unseen}",
+        f"--reference.root={demos}",
+        f"--output_dir={out}",
+        "--videos=2",
+        "--resamples=40",
+    ]
+    assert main(argv) == 0
+    return argv, out
+
+
+def test_writes_every_promised_file(evaluated):
+    _, out = evaluated
+    files = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    assert files == {
+        "metrics.json",
+        "summary.png",
+        *(f"episodes/episode_{i:03d}.{kind}" for i in (0, 1) for kind in ("png", "mp4")),
+    }
+    with av.open(str(out / "episodes" / "episode_000.mp4")) as container:
+        assert container.streams.video[0].frames == 30
+
+
+def test_metrics_stand_beside_every_baseline(evaluated):
+    _, out = evaluated
+    report = json.loads((out / "metrics.json").read_text())
+    assert set(report["baselines"]) == {
+        "constant up", "constant down", "constant", "random", "time index", "pixel distance",
+    }  # fmt: skip
+    for metrics in report["baselines"].values():
+        assert set(metrics) == set(report["metrics"])
+    assert len(report["episodes"]) == 4
+    assert [e["success"] for e in report["episodes"]] == [True, False, True, False]
+    # A model that saw three demonstrations of this toy knows it.
+    assert report["metrics"]["voc_min"]["value"] > 0.9
+    assert report["metrics"]["spearman"]["value"] > 0.8
+    assert report["metrics"]["success_auc"]["value"] == 1.0
+    assert report["metrics"]["kendall_tau_a"]["value"] is None
+
+
+def test_same_seed_writes_the_same_bytes(evaluated, tmp_path):
+    argv, out = evaluated
+    again = [a for a in argv if not a.startswith("--output_dir")] + [f"--output_dir={tmp_path}"]
+    assert main(again) == 0
+    assert (tmp_path / "metrics.json").read_bytes() == (out / "metrics.json").read_bytes()
+
+
+def test_prints_table_warnings_and_paths_in_80_columns(evaluated, tmp_path, capsys, monkeypatch):
+    argv, _ = evaluated
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*argv[:3], f"--output_dir={tmp_path}", "--videos=0", "--resamples=0"]) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    model = next(line.split() for line in lines if line.startswith("model "))
+    assert len(model) == 11
+    baselines = ("constant up", "constant down", "random", "time index", "pixel distance")
+    for name in baselines:
+        assert any(line.startswith(name) for line in lines), name
+    assert "the evaluated episodes' own successes" in printed
+    assert "No baseline beats the model" in printed or "WARNING: '" in printed
+    assert str(tmp_path / "metrics.json") in printed
+    assert "er train-policy" in printed
+    assert all(len(line) <= 80 for line in lines if line[:8] in ("model   ", "pixel di"))
+
+
+def test_failures_are_shown_too():
+    assert pick_shown([True, True, True, False, False], 3) == [0, 1, 3]
+    assert pick_shown([True, True], 5) == [0, 1]
+    assert pick_shown([False, None, False], 2) == [0, 1]
+    assert pick_shown([True], 0) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "--reward_model.path=RUN"),
+        (["--reward_model.path=/nowhere"], "no reward model at '/nowhere'"),
+        (["--reward_model.pth=x"], "did you mean 'reward_model.path'"),
+    ],
+)
+def test_bad_input_is_one_line(argv, message, capsys):
+    assert main(["eval-reward", *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("er eval-reward: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_missing_views_stop_before_anything_is_written(run_folder, tmp_path, capsys):
+    with EpisodeRecorder(tmp_path / "other", fps=10, robot_type="toy") as recorder:
+        for row in rows(0, True):
+            row.pop("observation.images.wrist")
+            recorder.add(row)
+        recorder.save_episode("cross")
+        root = recorder.finish()
+    out = tmp_path / "out"
+    argv = [f"--reward_model.path={run_folder}", f"--dataset.root={root}", f"--output_dir={out}"]
+    assert main(["eval-reward", *argv]) == 2
+    assert "no view 'wrist'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_unknown_numbers_become_null_not_nan(evaluated):
+    _, out = evaluated
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    report = json.loads((out / "metrics.json").read_text(), parse_constant=refuse)
+    low = report["metrics"]["mae"]["low"]
+    assert math.isfinite(low)
