@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
-from embodied_reward.types import UInt8
+from embodied_reward.types import Bool, UInt8
 
 QUALITIES = ("auto", "fast", "full")
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software rasterizer")
 _PACKAGES = "libegl1 libgl1-mesa-dri libgles2"
+_CHOSEN = {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"}  # any of these: leave MuJoCo's choice
+_HIDDEN = 5  # a geom group that MuJoCo does not draw by default
+_MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +53,9 @@ def load_mujoco() -> ModuleType:
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         mujoco = importlib.import_module("mujoco")
+        if sys.platform == "linux" and not _CHOSEN & os.environ.keys():
+            # Somebody imported MuJoCo before us: it holds GLFW, which would fail on first use.
+            _backend(mujoco).GLContext = importlib.import_module("mujoco.egl").GLContext
     except ModuleNotFoundError as error:
         if error.name != "mujoco":
             raise _no_gl(error) from error
@@ -61,6 +67,11 @@ def load_mujoco() -> ModuleType:
     return mujoco
 
 
+def _backend(mujoco: ModuleType) -> Any:
+    """Return the module from which `mujoco.Renderer` takes its GLContext."""
+    return sys.modules[mujoco.Renderer.__module__].gl_context  # type: ignore[attr-defined]
+
+
 @functools.cache
 def gl_renderer() -> str:
     """Return the name of the GL renderer, e.g. "llvmpipe (LLVM 15.0.6, 256 bits)".
@@ -70,7 +81,7 @@ def gl_renderer() -> str:
     """
     mujoco = load_mujoco()
     try:
-        context = mujoco.GLContext(16, 16)
+        context = _backend(mujoco).GLContext(16, 16)
         context.make_current()
         name = importlib.import_module("OpenGL.GL").glGetString(0x1F01)  # GL_RENDERER
         context.free()
@@ -126,7 +137,8 @@ class ViewRenderer:
     ) -> None:
         mujoco = load_mujoco()
         self.quality = resolve_quality(quality)
-        self._cameras = dict(cameras)
+        self._model, self._cameras = model, dict(cameras)
+        self._aspect = size[1] / size[0]
         model.vis.global_.offheight, model.vis.global_.offwidth = size
         if self.quality == "fast":
             model.vis.quality.shadowsize = 0
@@ -151,7 +163,12 @@ class ViewRenderer:
         _open.discard(self)
 
     def _picture(self, data: Any, camera: Camera) -> UInt8:
+        groups = self._model.geom_group.copy()
+        if self.quality == "fast":  # without shadows and reflections, what is outside is nothing
+            unseen = meshes_outside(self._model, data, camera.name, self._aspect)
+            self._model.geom_group[unseen] = _HIDDEN
         self._renderer.update_scene(data, camera.name)
+        self._model.geom_group[:] = groups
         frame = self._renderer.render()
         return np.ascontiguousarray(frame[::-1, ::-1] if camera.half_turn else frame)
 
@@ -161,6 +178,27 @@ def place_cameras(model: Any, cameras: Mapping[str, Camera]) -> None:
     for camera in cameras.values():
         if camera.position is not None:
             model.camera(camera.name).pos[:] = camera.position
+
+
+def meshes_outside(model: Any, data: Any, camera: str, aspect: float) -> Bool:
+    """Return which geoms are meshes wholly outside a camera's view, Bool["geoms"].
+
+    Software GL spends nearly all its time on the triangles of the arm, of which a wrist camera
+    sees next to none; leaving those out changes no pixel. Bounding spheres are tested against
+    the cone through the picture's corners, so it errs towards drawing.
+
+    Args:
+        model: `mujoco.MjModel`.
+        data: its `mujoco.MjData`, after a forward pass.
+        camera: the camera's name.
+        aspect: width of the picture over its height.
+    """
+    view = data.camera(camera)
+    corner = np.arctan(np.tan(np.deg2rad(model.camera(camera).fovy[0]) / 2) * np.hypot(1, aspect))
+    x, y, z = view.xmat.reshape(3, 3).T @ (data.geom_xpos - view.xpos).T
+    # Distance [m] beyond the cone; a camera looks along its own -z.
+    outside = np.hypot(x, y) * np.cos(corner) + z * np.sin(corner)
+    return (model.geom_type == _MESH) & (outside > model.geom_rbound)
 
 
 _open: "weakref.WeakSet[ViewRenderer]" = weakref.WeakSet()
@@ -188,13 +226,8 @@ def _say_once(renderer: str) -> None:
 
 
 def _no_gl(error: Exception) -> EnvError:
-    what = f"GL cannot start ({type(error).__name__}: {error})"
-    if sys.platform == "linux" and "MUJOCO_GL" not in os.environ:
-        return EnvError(
-            f"{what}: MuJoCo was imported before embodied_reward.envs could choose EGL; set "
-            "MUJOCO_GL=egl in the shell, or call embodied_reward.envs.make first"
-        )
     return EnvError(
-        f"{what} with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')!r}; on Debian or Ubuntu run "
+        f"GL cannot start with MUJOCO_GL={os.environ.get('MUJOCO_GL', 'unset')} "
+        f"({type(error).__name__}: {error}); on Debian or Ubuntu run "
         f"`apt-get install -y {_PACKAGES}`, and leave MUJOCO_GL unset or 'egl'"
     )

@@ -34,8 +34,10 @@ def check_experts(build, roll, task, repeat, episodes):
     assert all(progress[0] <= 0.35 for progress, *_ in rolls)
     assert all(progress[-1] == 1.0 and progress[:-1].max() < 1.0 for progress in wins)
     assert all(((progress >= 0) & (progress <= 1)).all() for progress, *_ in rolls)
-    # Single experts miss and try again, which is honest regress; hence the median.
-    trends = [spearmanr(np.arange(len(progress)), progress).statistic for progress in wins]
+    # Some experts miss, back off and try again (push-back's for 300 steps), which is honest
+    # regress; hence direct episodes, and their median.
+    direct = [progress for progress in wins if len(progress) <= 200 // repeat]
+    trends = [spearmanr(np.arange(len(progress)), progress).statistic for progress in direct]
     assert np.median(trends) >= 0.85
 
 

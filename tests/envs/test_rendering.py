@@ -120,6 +120,28 @@ def test_environments_do_not_disturb_each_others_pictures(build):
     assert one.frames()["corner2"].std() > 10
 
 
+@pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 48)])
+@pytest.mark.parametrize("task", ["drawer-open-v3", "push-v3", "coffee-pull-v3"])
+def test_leaving_out_what_no_camera_sees_changes_no_pixel(build, monkeypatch, task, size):
+    env = build(f"metaworld/{task}", views=ALL_VIEWS, size=size, quality="fast")
+    rng, left_out = np.random.default_rng(0), 0
+    everything = np.zeros(env.sim.model.ngeom, bool)
+    env.reset(seed=0)
+    for _ in range(6):
+        for _ in range(10):
+            env.step(rng.uniform(-1, 1, 4).astype(np.float32))
+        lean = env.frames()
+        left_out += rendering.meshes_outside(
+            env.sim.model, env.sim.data, "gripperPOV", size[1] / size[0]
+        ).sum()
+        with monkeypatch.context() as patch:
+            patch.setattr(rendering, "meshes_outside", lambda *_: everything)
+            env._forget_frames()
+            full = env.frames()
+        assert all(np.array_equal(lean[view], full[view]) for view in ALL_VIEWS)
+    assert left_out >= 6 * 5
+
+
 def test_quality_follows_the_gl_renderer_and_is_recorded(build):
     software = is_software(gl_renderer())
     assert resolve_quality("auto") == ("fast" if software else "full")
@@ -169,27 +191,39 @@ except EnvError as error:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="EGL is how Linux renders without a display")
-@pytest.mark.parametrize(
-    ("fault", "program", "message"),
-    [
-        # What a Debian without Mesa's EGL looks like to the loader.
-        ({"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}, PROGRAM, "apt-get install -y libegl1"),
-        ({"MUJOCO_EGL_DEVICE_ID": "99"}, PROGRAM, "MUJOCO_EGL_DEVICE_ID"),
-        ({"MUJOCO_GL": "nonsense"}, PROGRAM, "leave MUJOCO_GL unset or 'egl'"),
-        ({}, "import mujoco\n" + PROGRAM, "MuJoCo was imported before"),
-    ],
-)
-def test_gl_that_cannot_start_is_one_clear_error(monkeypatch, fault, program, message):
+@pytest.fixture
+def no_gl_choice(monkeypatch):
     for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY", "PYOPENGL_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL is how Linux renders without a display")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        # What a Debian without Mesa's EGL looks like to the loader.
+        ({"__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent"}, "apt-get install -y libegl1"),
+        ({"MUJOCO_EGL_DEVICE_ID": "99"}, "MUJOCO_EGL_DEVICE_ID"),
+        ({"MUJOCO_GL": "nonsense"}, "leave MUJOCO_GL unset or 'egl'"),
+    ],
+)
+def test_gl_that_cannot_start_is_one_clear_error(no_gl_choice, monkeypatch, fault, message):
     for name, value in fault.items():
         monkeypatch.setenv(name, value)
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60
     )
     assert run.stdout.startswith("GL cannot start"), run.stderr
     assert message in run.stdout
+
+
+@pytest.mark.parametrize("first", ["mujoco", "metaworld"])
+def test_whoever_imports_mujoco_first_pictures_come(no_gl_choice, first):
+    program = f"import {first}\n{PROGRAM}\nprint(env.frames()['corner2'].std() > 10)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout.strip() == "True", run.stderr
 
 
 def test_programs_that_never_close_exit_silently():
