@@ -7,9 +7,10 @@ adds the merge order and errors that name the nearest accepted key.
 
 import dataclasses
 import importlib.resources
+import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from draccus.choice_types import ChoiceRegistryBase
 from embodied_reward.errors import ConfigError, did_you_mean
 
 _META_KEYS = ("config_path", "preset")
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
 
 
 def parse[C](cls: type[C], argv: Sequence[str], *, verb: str) -> C:
@@ -34,11 +36,11 @@ def parse[C](cls: type[C], argv: Sequence[str], *, verb: str) -> C:
         ConfigError: unknown key (with the nearest known one), missing value, bad value.
     """
     pairs = list(_tokens(argv))
-    given = {key: value for key, value in pairs if key in _META_KEYS}
+    given = {key: text for key, text in pairs if key in _META_KEYS}
+    words = {key: text for key, text in pairs if key not in _META_KEYS}
     overrides: dict[str, Any] = {}
-    for key, value in pairs:
-        if key not in _META_KEYS:
-            _assign(overrides, key, value)
+    for key, text in words.items():
+        _assign(overrides, key, _scalar(text))
     tree: dict[str, Any] = {}
     if "preset" in given:
         _merge(tree, load_preset(verb, given["preset"]))
@@ -47,19 +49,21 @@ def parse[C](cls: type[C], argv: Sequence[str], *, verb: str) -> C:
     elif overrides.get("resume") is True and overrides.get("output_dir"):
         _merge(tree, read_yaml(Path(overrides["output_dir"]) / "config.yaml"))
     _merge(tree, overrides)
+    _keep_words(cls, tree, words)
     return decode(cls, tree)
 
 
 def decode[C](cls: type[C], tree: dict[str, Any]) -> C:
     """Turn a nested dict into `cls`, refusing unknown keys. Raises ConfigError."""
-    known = set(known_keys(cls, tree))
+    known = dict(_known(cls, tree))
+    open_ended = tuple(f"{key}." for key, kind in known.items() if _is_mapping(kind))
     for key in _leaves(tree):
-        if not any(key == k or key.startswith(k + ".") for k in known):
+        if key not in known and not key.startswith(open_ended):
             raise ConfigError(f"unknown configuration key '--{key}'; {did_you_mean(key, known)}")
     try:
         return draccus.decode(cls, _coerce(cls, tree))
     except draccus.ParsingError as error:
-        raise ConfigError(f"bad configuration value: {_first_line(error)}") from error
+        raise ConfigError(f"bad configuration value: {_one_line(error)}") from error
 
 
 def encode(config: Any) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise ConfigError(f"'{path}' is not valid YAML: {_first_line(error)}") from error
+        raise ConfigError(f"'{path}' is not valid YAML: {_one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"'{path}' must hold a mapping of keys, got {type(tree).__name__}")
     return tree
@@ -96,15 +100,21 @@ def load_preset(verb: str, name: str) -> dict[str, Any]:
 
 def known_keys(cls: type, tree: Any = None, prefix: str = "") -> Iterator[str]:
     """Yield every dotted key that `cls` accepts; `tree` tells which choice types are meant."""
+    yield from (key for key, _ in _known(cls, tree, prefix))
+
+
+def _known(cls: type, tree: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key with the type of its field."""
     for field, kind in _fields(cls):
         key, sub = prefix + field.name, (tree or {}).get(field.name)
-        nested = _dataclass_of(kind, sub if isinstance(sub, dict) else None, field)
+        sub = sub if isinstance(sub, dict) else None
+        nested = _dataclass_of(kind, sub, prefix + field.name, field)
         if nested is None:
-            yield key
+            yield key, kind
             continue
-        if _is_choice(kind):
-            yield key + ".type"
-        yield from known_keys(nested, sub if isinstance(sub, dict) else None, key + ".")
+        if _is_choice(_strip_optional(kind)):
+            yield key + ".type", str
+        yield from _known(nested, sub, key + ".")
 
 
 def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
@@ -116,14 +126,18 @@ def _is_choice(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, ChoiceRegistryBase)
 
 
-def _dataclass_of(kind: Any, tree: dict | None, field: dataclasses.Field) -> type | None:
+def _is_mapping(kind: Any) -> bool:
+    return (typing.get_origin(kind) or _strip_optional(kind)) in (dict, Mapping, Any)
+
+
+def _dataclass_of(kind: Any, tree: dict | None, key: str, field: dataclasses.Field) -> type | None:
     kind = _strip_optional(kind)
     if _is_choice(kind):
         known = kind.get_known_choices()
         if tree and "type" in tree:
             if tree["type"] not in known:
                 raise ConfigError(
-                    f"unknown '--{field.name}.type={tree['type']}'; "
+                    f"unknown '--{key}.type={tree['type']}'; "
                     f"{did_you_mean(str(tree['type']), known)}"
                 )
             return kind.get_choice_class(tree["type"])
@@ -138,35 +152,63 @@ def _strip_optional(kind: Any) -> Any:
     return kind
 
 
-def _coerce(cls: type, tree: dict[str, Any]) -> dict[str, Any]:
-    """Split `a,b` for tuple fields and fill in the default choice type."""
+def _coerce(cls: type, tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Split `a,b` for tuple fields, fill in the default choice type, refuse missing values."""
     out = dict(tree)
     for field, kind in _fields(cls):
         if field.name not in out:
             continue
-        value, plain = out[field.name], _strip_optional(kind)
-        if isinstance(value, dict) and (sub := _dataclass_of(kind, value, field)):
-            value = _coerce(sub, value)
-            if _is_choice(plain) and "type" not in value:
-                value = {"type": sub.get_choice_name(sub), **value}  # type: ignore[attr-defined]
-            out[field.name] = value
-        elif typing.get_origin(plain) in (tuple, list) and not isinstance(value, list | tuple):
-            out[field.name] = [v for v in str(value).split(",") if v] if value is not None else None
+        key, value, plain = prefix + field.name, out[field.name], _strip_optional(kind)
+        if isinstance(value, dict) and (sub := _dataclass_of(kind, value, key, field)):
+            out[field.name] = _coerce(sub, _with_type(value, plain, sub), key + ".")
+        elif typing.get_origin(plain) in (tuple, list):
+            out[field.name] = _split(value, optional=plain is not kind)
+        elif value is None and plain is kind and kind is not Any:
+            raise ConfigError(f"'--{key}' needs a value of type {_name(kind)}, got nothing")
     return out
 
 
-def _tokens(argv: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _with_type(value: dict[str, Any], kind: Any, sub: Any) -> dict[str, Any]:
+    if _is_choice(kind) and "type" not in value:
+        return {"type": sub.get_choice_name(sub), **value}
+    return value
+
+
+def _split(value: Any, *, optional: bool) -> Any:
+    """Turn `a,b` into ["a", "b"], and nothing into no items (or None where that is allowed)."""
+    if value is None:
+        return None if optional else []
+    return value if isinstance(value, list | tuple) else [v for v in str(value).split(",") if v]
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+def _keep_words(cls: type, tree: dict[str, Any], words: dict[str, str]) -> None:
+    """Undo YAML's reading of words typed for text: `--job_name=no` is "no", not False."""
+    for key, kind in _known(cls, tree):
+        text = words.get(key)
+        plain = _strip_optional(kind)
+        if text is None or (plain is not kind and _scalar(text) is None):
+            continue
+        texts = typing.get_origin(plain) in (tuple, list) and typing.get_args(plain)[:1] == (str,)
+        if plain is str or (texts and text and not text.startswith("[")):
+            _assign(tree, key, text)
+
+
+def _tokens(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
     rest = list(argv)
     while rest:
         token = rest.pop(0)
-        if not token.startswith("--"):
+        key, equals, value = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or not _KEY.fullmatch(key):
             raise ConfigError(f"expected '--key=value', got '{token}'")
-        key, equals, value = token[2:].partition("=")
         if not equals:
             if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"'{token}' has no value; write '{token}=VALUE'")
             value = rest.pop(0)
-        yield key, value if key in _META_KEYS else _scalar(value)
+        yield key, value
 
 
 def _scalar(text: str) -> Any:
@@ -204,5 +246,5 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -3,7 +3,8 @@
     checkpoints/<step>/{..., manifest.json}     checkpoints/last -> <step>
 
 A checkpoint is written into `<step>.tmp/`, synced, sealed by a manifest of sha256 sums that
-is written last, then renamed; `last` is replaced after that. Loading verifies every sum.
+is written last, then renamed; `last` is replaced after that. Where the step exists already, the
+old one waits as `<step>.old` until the new one stands. Loading verifies every sum.
 """
 
 import json
@@ -29,15 +30,19 @@ def save_checkpoint(
         write: called with an empty folder.
         keep: how many of the newest checkpoints stay.
         link: name of the pointer that is moved (`last` or `best`).
+
+    Returns:
+        The checkpoint's folder. Whatever `write` raises passes through, leaving no trace.
     """
     final, temporary = folder / f"{step:08d}", folder / f"{step:08d}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    write(temporary)
-    seal(temporary)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
-    fsync(folder)
+    try:
+        temporary.mkdir(parents=True)
+        write(temporary)
+        seal(temporary)
+        _install(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     point(folder, link, final.name)
     _prune(folder, keep)
     return final
@@ -49,9 +54,10 @@ def seal(folder: Path) -> None:
     sums = {}
     for file in files:
         fsync(file)
-        sums[str(file.relative_to(folder))] = sha256(file)
+        sums[file.relative_to(folder).as_posix()] = sha256(file)
     (folder / MANIFEST).write_text(json.dumps({"version": 1, "sha256": sums}, indent=1))
-    fsync(folder / MANIFEST)
+    for entry in (folder / MANIFEST, *(d for d in folder.rglob("*") if d.is_dir()), folder):
+        fsync(entry)
 
 
 def verify(folder: Path) -> Path:
@@ -59,8 +65,7 @@ def verify(folder: Path) -> Path:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise CheckpointError(f"'{folder}' has no {MANIFEST}: the checkpoint is incomplete")
-    sums = json.loads(manifest.read_text())["sha256"]
-    for name, expected in sums.items():
+    for name, expected in _read_manifest(manifest).items():
         file = folder / name
         if not file.is_file():
             raise CheckpointError(
@@ -76,7 +81,8 @@ def verify(folder: Path) -> Path:
 
 def latest(folder: Path) -> Path | None:
     """Return the newest checkpoint that verifies, or None; damaged ones are passed over."""
-    for candidate in sorted(_complete(folder), reverse=True):
+    _restore(folder)
+    for candidate in reversed(_complete(folder)):
         try:
             return verify(candidate)
         except CheckpointError:
@@ -90,14 +96,47 @@ def point(folder: Path, link: str, target: str) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     os.replace(temporary, folder / link)
+    fsync(folder)
+
+
+def _install(temporary: Path, final: Path) -> None:
+    """Rename a sealed folder to its place; at every moment the old or the new one is complete."""
+    old = final.with_name(final.name + ".old")
+    _restore(final.parent)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(temporary, final)
+    fsync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _restore(folder: Path) -> None:
+    """Finish what a crash between the two renames of `_install` left behind."""
+    for old in folder.glob("*.old"):
+        final = old.with_suffix("")
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, final)
+
+
+def _read_manifest(manifest: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(manifest.read_text())["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"'{manifest}' is damaged ({type(error).__name__}); use an older checkpoint"
+        ) from error
 
 
 def _complete(folder: Path) -> list[Path]:
-    return [p for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit()]
+    """Return the sealed-looking checkpoints, oldest first."""
+    found = [p for p in folder.glob("[0-9]*") if p.is_dir() and p.name.isdigit()]
+    return sorted(found, key=lambda p: int(p.name))
 
 
 def _prune(folder: Path, keep: int) -> None:
     pointed = {p.resolve() for p in folder.iterdir() if p.is_symlink()}
-    for old in sorted(_complete(folder))[:-keep]:
+    for old in _complete(folder)[:-keep]:
         if old.resolve() not in pointed:
             shutil.rmtree(old)

@@ -25,6 +25,8 @@ def default_output_dir(verb: str, name: str) -> Path:
 
 def prepare_output_dir(path: Path, *, resume: bool) -> Path:
     """Create a run folder, or accept an existing one when resuming. Raises ConfigError."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output folder '{path}' is a file; choose another --output_dir")
     used = path.is_dir() and any(path.iterdir())
     if used and not resume:
         raise ConfigError(
