@@ -1,0 +1,121 @@
+"""`er train-reward` and what follows it, on the real fixture."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from embodied_reward import cli
+from embodied_reward.data import open_dataset
+from embodied_reward.rewards import load
+
+FIXTURE = Path(__file__).parents[2] / "datasets" / "window_open_tiny"
+QUICK = [
+    "--steps=6",
+    "--batch_size=2",
+    "--val_freq=3",
+    "--save_freq=3",
+    "--log_freq=1",
+    "--reward_model.pairs=40",
+    "--reward_model.encoder.image_size=32",
+    "--seed=3",
+]
+
+
+def er(*arguments):
+    return cli.main(list(arguments))
+
+
+def train(folder, *extra, root=FIXTURE):
+    return er("train-reward", f"--dataset.root={root}", f"--output_dir={folder}", *QUICK, *extra)
+
+
+def message(capsys):
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("er train-reward: ")
+    assert "\n" not in error
+    return error
+
+
+def test_a_run_folder_holds_what_the_docs_promise(tmp_path, capsys):
+    assert train(tmp_path / "run") == 0
+    output = capsys.readouterr().out
+    assert "er eval-reward --reward_model.path=" in output
+    run = tmp_path / "run"
+    assert (run / "config.yaml").is_file()
+    assert list((run / "tensorboard").glob("events*"))
+    last = run / "checkpoints" / "last"
+    assert last.is_symlink()
+    assert {p.name for p in last.iterdir()} == {
+        "manifest.json",
+        "pretrained_model",
+        "training_state",
+    }
+    model = load(run)
+    assert model.card.views == ("corner2", "gripperPOV")
+    assert model.card.task == "slide the window open"
+    scores = model.score_episode(open_dataset(FIXTURE)[1])
+    assert scores.potential.shape == (38,)
+    rows = [json.loads(r) for r in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows if "train/loss" in r] == [1, 2, 3, 4, 5, 6]
+
+
+def test_same_command_same_numbers_and_resume_of_a_finished_run(tmp_path):
+    for name in ("a", "b"):
+        assert train(tmp_path / name) == 0
+    one, two = ((tmp_path / n / "metrics.jsonl").read_bytes() for n in ("a", "b"))
+    assert one == two
+    assert er("train-reward", f"--output_dir={tmp_path / 'a'}", "--resume=true") == 0
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == one
+
+
+def test_resume_continues_to_more_steps_exactly(tmp_path):
+    """Cut after 3 of 6 steps: the schedule is that of the whole run, so the numbers are too."""
+    assert train(tmp_path / "whole") == 0
+    assert train(tmp_path / "cut") == 0
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    shutil.rmtree(checkpoints / "00000006")
+    assert er("train-reward", f"--output_dir={tmp_path / 'cut'}", "--resume=true") == 0
+    whole = load(tmp_path / "whole" / "checkpoints" / "last").state_dict()
+    again = load(tmp_path / "cut" / "checkpoints" / "last").state_dict()
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--reward_model.shfit=2"], r"unknown configuration key '--reward_model.shfit'; did you"),
+        (["--reward_model.type=dopamin"], "did you mean 'dopamine'"),
+        (["--reward_model.views=corner2,wrist"], r"'wrist'.*corner2, gripperPOV"),
+        (["--dataset.episodes=0,7"], "names 7, but .* has 3 episodes"),
+        (["--dataset.episodes=0"], "none of the 1 training episodes is successful"),
+        (["--device=tpu"], "available: cpu"),
+        (["--steps=many"], "bad configuration value: `steps`"),
+        (["--dataset.repo_id=a/b"], "exactly one of --dataset.root"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, text):
+    assert train(tmp_path / "run", *arguments) == 2
+    error = message(capsys)
+    import re
+
+    assert re.search(text, error), error
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("keep")
+    assert train(tmp_path / "run") == 2
+    assert "--resume=true" in message(capsys)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
+def test_resume_without_a_folder_says_so(capsys):
+    assert er("train-reward", f"--dataset.root={FIXTURE}", "--resume=true") == 2
+    assert "--output_dir=RUN" in message(capsys)
