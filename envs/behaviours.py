@@ -49,6 +49,7 @@ QUALITIES: dict[str, dict[str, float]] = {
 _GAIN = 10.0  # action per metre of hand error
 _STICKY_S = 0.25  # correlation time of the noise [s]
 _NOISE = (0.1, 0.5)  # its standard deviation, in units of the action
+_PER_AXIS = np.array([1.0, 1.0, 1.0, 0.4])  # a shaky grip drops everything
 _EXCURSIONS_HZ = 0.7
 _EXCURSION_S = (0.1, 0.4)
 _WAYPOINT_S = (0.4, 1.2)
@@ -171,12 +172,12 @@ class _Sticky:
         self._value, self._push, self._left = np.zeros(4), np.zeros(4), 0
 
     def next(self) -> Float32:
-        fresh = self._rng.normal(0.0, self._strength, 4)
+        fresh = self._rng.normal(0.0, self._strength, 4) * _PER_AXIS
         self._value = self._keep * self._value + np.sqrt(1.0 - self._keep**2) * fresh
         self._left -= 1
         if self._left < 0 and self._rng.random() < _EXCURSIONS_HZ / self._rate:
             self._left = round(self._rng.uniform(*_EXCURSION_S) * self._rate)
-            self._push = 2.0 * self._rng.choice([-1.0, 1.0], 4)
+            self._push = 2.0 * self._rng.choice([-1.0, 1.0], 4) * (_PER_AXIS == 1.0)
         return (self._push if self._left > 0 else self._value).astype(np.float32)
 
 
