@@ -35,7 +35,9 @@ def save_checkpoint(
         The checkpoint's folder. Whatever `write` raises passes through, leaving no trace.
     """
     final, temporary = folder / f"{step:08d}", folder / f"{step:08d}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
+    # What a killed writer left behind; a run has one writer.
+    for stale in folder.glob("[0-9]*.tmp"):
+        shutil.rmtree(stale, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
         write(temporary)
