@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from embodied_reward.envs import make, make_behaviour
 
 

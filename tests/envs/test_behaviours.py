@@ -3,9 +3,9 @@ from collections import Counter
 import gymnasium as gym
 import numpy as np
 import pytest
+
 from embodied_reward.envs import make_behaviour
 from embodied_reward.envs.behaviours import BEHAVIOURS, QUALITIES
-
 from embodied_reward.errors import EnvError
 
 TASKS = [

@@ -3,10 +3,11 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from embodied_reward.envs import list_envs, make
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
 from stable_baselines3.common.env_checker import check_env as sb3_check
+
+from embodied_reward.envs import list_envs, make
 
 TASKS = ["drawer-open-v3", "basketball-v3", "door-lock-v3", "bin-picking-v3", "stick-push-v3"]
 

@@ -3,10 +3,10 @@ import sys
 
 import numpy as np
 import pytest
-from embodied_reward.envs import list_envs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embodied_reward.envs import list_envs
 from embodied_reward.errors import EnvError
 
 STILL = np.zeros(4, np.float32)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from embodied_reward.envs.progress import SPECS, UNDEFINED, combine
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from embodied_reward.envs.progress import SPECS, UNDEFINED, combine
 from embodied_reward.errors import EnvError
 
 TASKS = ["drawer-open-v3", "button-press-topdown-v3", "reach-v3", "push-v3", "hammer-v3"]

@@ -3,8 +3,8 @@ import sys
 from importlib.metadata import EntryPoint
 
 import pytest
-from embodied_reward.envs import list_envs, make, registry
 
+from embodied_reward.envs import list_envs, make, registry
 from embodied_reward.errors import EnvError
 
 

@@ -4,9 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+
 from embodied_reward.envs import rendering
 from embodied_reward.envs.rendering import gl_renderer, is_software, resolve_quality
-
 from embodied_reward.errors import EnvError
 
 ALL_VIEWS = ("topview", "corner", "corner2", "corner3", "behindGripper", "gripperPOV")

@@ -4,9 +4,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+
 from embodied_reward.policies.config import PPOConfig, SACConfig
 from embodied_reward.policies.demos import transitions
-
 from embodied_reward.shaping import mode_named
 from embodied_reward.shaping.frames import ProgressInInfo
 from embodied_reward.shaping.vector import LearnedRewardVecEnv

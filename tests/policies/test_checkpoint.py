@@ -4,13 +4,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import Logger
+
+from embodied_reward.errors import CheckpointError
 from embodied_reward.policies.checkpoint import Policy, load_policy, save_policy, spec_of
 from embodied_reward.policies.ppo import ClonedPPO, build_ppo
 from embodied_reward.policies.resume import load_training_state, save_training_state
 from embodied_reward.policies.sac import DemoSAC, build_sac
-from stable_baselines3.common.logger import Logger
-
-from embodied_reward.errors import CheckpointError
 from embodied_reward.shaping import mode_named
 from embodied_reward.training.checkpoint import save_checkpoint
 

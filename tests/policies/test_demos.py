@@ -3,9 +3,9 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
-from embodied_reward.policies.demos import transitions
 
 from embodied_reward.errors import DatasetError
+from embodied_reward.policies.demos import transitions
 
 
 def make(reach, episodes, potential=None):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from embodied_reward.policies.evaluate import Evaluation, evaluate
 
 from embodied_reward.errors import ConfigError, EnvError
+from embodied_reward.policies.evaluate import Evaluation, evaluate
 
 
 class Expert:

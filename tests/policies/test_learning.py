@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
+from embodied_reward.errors import ConfigError, NonFiniteError
 from embodied_reward.policies.bc import clone, mean_action
 from embodied_reward.policies.checkpoint import Policy, spec_of
 from embodied_reward.policies.evaluate import evaluate
 from embodied_reward.policies.networks import SCALE_FLOOR, input_statistics
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.sac import build_sac, sample_action
-from torch import nn
-
-from embodied_reward.errors import ConfigError, NonFiniteError
 from embodied_reward.shaping import mode_named
 
 

@@ -3,10 +3,10 @@ import dataclasses
 import gymnasium as gym
 import numpy as np
 import pytest
-from embodied_reward.policies.replay import DemoReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward.errors import CheckpointError
+from embodied_reward.policies.replay import DemoReplayBuffer
 from embodied_reward.shaping import mode_named
 from embodied_reward.shaping.frames import ProgressInInfo
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
