@@ -23,7 +23,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
     """Adam's step size while cloning"""
     bc_std: float = 0.15
     """exploration of the cloned policy: standard deviation in the action range [-1, 1]"""
-    actor_starts: int = 500
+    actor_starts: int = 300
     """decisions during which a cloned actor only collects data while the critic learns"""
     device: str = "cpu"
     """torch device; networks of this size are fastest on the CPU"""
@@ -48,7 +48,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
 class SACConfig(PolicyConfig):
     """Soft actor-critic, sized for two CPU cores; see `sac.py` for where it leaves SB3's."""
 
-    gradient_steps: int = 2
+    gradient_steps: int = 4
     """critic updates per decision (update-to-data ratio); the actor is updated once"""
     batch_size: int = 128
     """transitions per update"""

@@ -72,10 +72,10 @@ def main(argv: list[str]) -> int:
 def with_trained_env(argv: list[str]) -> list[str]:
     """Put the environment that the policy was trained in before the given arguments.
 
-    Explicit `--env.*` arguments come later and win; a config file or preset replaces it all.
+    Explicit `--env.*` arguments come later and win; a config file replaces it all.
     """
     given = dict(token[2:].split("=", 1) for token in argv if token[:2] == "--" and "=" in token)
-    if not given.get("policy.path") or {"config_path", "preset"} & set(given):
+    if not given.get("policy.path") or "config_path" in given:
         return argv
     from embodied_reward.policies.checkpoint import load_policy
 

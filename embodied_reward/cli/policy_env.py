@@ -26,7 +26,7 @@ def plain_env(
     seed: int,
     *,
     views: Sequence[str] = DEFAULT_VIEWS,
-    size: int = DEFAULT_SIZE,
+    size: int | tuple[int, int] = DEFAULT_SIZE,
 ) -> "VisualEnv":
     """Build the environment alone; nothing is rendered unless somebody asks for frames."""
     return make_env(config, views=views, size=size, seed=seed)
@@ -41,7 +41,7 @@ def learner_env(
     seed: int,
     count: int = 1,
     scorer: Scorer | None = None,
-    size: int = DEFAULT_SIZE,
+    size: int | tuple[int, int] = DEFAULT_SIZE,
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 

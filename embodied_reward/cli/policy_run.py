@@ -12,6 +12,7 @@ from stable_baselines3.common.logger import Logger
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_env import DEFAULT_SIZE, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
 from embodied_reward.policies.checkpoint import PolicySpec, spec_of
@@ -64,7 +65,8 @@ class PolicyRun:
             )
         self.eval_env = plain_env(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
-        demos = self._demos(reward)
+        episodes = self._episodes()
+        demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
         self.env = learner_env(
             config.env,
@@ -74,7 +76,7 @@ class PolicyRun:
             seed=_scene_seed(config.seed, done),
             count=config.n_envs,
             scorer=StreamScorer(reward, config.n_envs) if reward else None,
-            size=reward.card.image_size if reward else DEFAULT_SIZE,
+            size=_picture_size(reward, episodes) if reward else DEFAULT_SIZE,
         )
         self._open.callback(self.env.close)
         self.model = self._build(demos, cloning=found is None)
@@ -111,7 +113,11 @@ class PolicyRun:
             )
             left = config.steps - done
             if left > 0:
-                self.model.learn(left, self.callback, log_interval=4, reset_num_timesteps=not done)
+                # SB3 counts episodes for SAC and rollouts for PPO.
+                every = 1 if isinstance(config.policy, PPOConfig) else 4
+                self.model.learn(
+                    left, self.callback, log_interval=every, reset_num_timesteps=not done
+                )
 
     def closing(self) -> str:
         """Return the final table and the next command."""
@@ -172,16 +178,21 @@ class PolicyRun:
         gamma, kappa = self.config.policy.gamma, self.config.reward.kappa
         return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
 
-    def _demos(self, reward: RewardModel | None) -> Transitions | None:
+    def _episodes(self) -> EpisodeSequence | None:
+        """Open the demonstrations that succeeded. Raises DatasetError if none did."""
         dataset = self.config.dataset
         if not (dataset.root or dataset.repo_id):
             return None
-        episodes = [e for e in dataset.open() if e.success is not False]
-        if not episodes:
+        everything = dataset.open()
+        good = [i for i, won in enumerate(everything.successes) if won is not False]
+        if not good:
             raise DatasetError(
                 f"'{dataset.label()}' holds no successful episode to learn from; "
                 "record some with `er collect --quality=expert`"
             )
+        return everything.select(good)
+
+    def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
         self._check_rate(episodes[0])
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
@@ -199,6 +210,14 @@ class PolicyRun:
                 f"environment takes {rate:g}; its actions would mean something else: set "
                 f"--env.action_repeat={self.config.env.action_repeat * rate / episode.fps:g}"
             )
+
+
+def _picture_size(reward: RewardModel, episodes: EpisodeSequence | None) -> tuple[int, int]:
+    """Return the demonstrations' picture size, so that one scene looks the same in both."""
+    view = reward.card.views[0]
+    if episodes is not None and view in episodes.views:
+        return episodes.size(view)
+    return reward.card.image_size, reward.card.image_size
 
 
 def _true_progress(episode: Episode) -> Float64:

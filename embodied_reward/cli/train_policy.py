@@ -7,6 +7,7 @@ Reward modes: potential (learned, keeps the optimal policy), success, absolute, 
 oracle (true progress), task (the environment's dense reward).
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def train_policy(config: TrainPolicyConfig) -> int:
         return 130
     finally:
         run.close()
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only an empty one: the run was refused before it began
     print(run.closing())
     return 0
 
