@@ -13,14 +13,14 @@ from typing import Any
 from embodied_reward import rewards
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
-from embodied_reward.cli.eval_reward_table import print_table
+from embodied_reward.cli.eval_reward_table import print_readings, print_table
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.data import check_dataset
 from embodied_reward.errors import ConfigError
 from embodied_reward.files import replacing
 from embodied_reward.metrics.baselines import trivial
 from embodied_reward.metrics.comparison import beaten_by
-from embodied_reward.metrics.evaluate import summarise
+from embodied_reward.metrics.evaluate import readings, summarise
 from embodied_reward.metrics.judge import Judged, judge
 from embodied_reward.metrics.overlay import write_overlay
 from embodied_reward.metrics.plots import plot_episode, plot_summary
@@ -89,6 +89,7 @@ def eval_reward(config: EvalRewardConfig) -> int:
     report = _report(config, model, judged, table, reference)
     _write_json(folder / "metrics.json", report)
     print_table(table, judged[MODEL], reference)
+    print_readings(report["readings"])
     _closing(config, folder, [episodes[i].index for i in shown])
     return 0
 
@@ -172,6 +173,7 @@ def _report(
         "seed": config.seed,
         "interval": config.interval,
         "metrics": table[MODEL],
+        "readings": readings(judged[MODEL]),
         "baselines": baselines,
         "beaten_by": [vars(b) for b in beaten_by(table[MODEL], baselines)],
         "episodes": rows,

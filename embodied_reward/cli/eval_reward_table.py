@@ -1,7 +1,7 @@
 """The printed table of `er eval-reward`: the model beside every baseline, 80 columns wide."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -44,6 +44,27 @@ def print_table(table: Mapping[str, Metrics], judged: Sequence[Judged], referenc
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+READINGS = {
+    "mae": "MAE",
+    "spearman": "rho",
+    "spearman_episode": "rho/e",
+    "success_auc_potential": "AUC",
+    "success_gap": "gap",
+}
+
+
+def print_readings(readings: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the model's inference modes and single views; here AUC is of the final potential."""
+    if not readings:
+        return
+    grid = _frame("potential read as", READINGS.values())
+    for name, metrics in readings.items():
+        grid.add_row(name, *(_number(metrics[m]) for m in READINGS))
+    console = Console()
+    console.print("")
+    console.print(grid)
+
+
 def _heading(judged: Sequence[Judged], reference: str) -> str:
     good = sum(j.episode.success is True for j in judged)
     bad = sum(j.episode.success is False for j in judged)
@@ -55,16 +76,21 @@ def _heading(judged: Sequence[Judged], reference: str) -> str:
 
 
 def _grid(table: Mapping[str, Metrics]) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    grid.add_column("", no_wrap=True)
-    for title in COLUMNS.values():
-        grid.add_column(title, justify="right", no_wrap=True)
+    grid = _frame("", COLUMNS.values())
     (model, metrics), *rest = table.items()
     grid.add_row(model, *(_cell(model, m, table) for m in COLUMNS), style="cyan")
     for title, bound in (("  95 % from", "low"), ("  95 % to", "high")):
         grid.add_row(title, *(_number(metrics[m][bound]) for m in COLUMNS), style="dim")
     for name, _ in rest:
         grid.add_row(name, *(_cell(name, m, table) for m in COLUMNS))
+    return grid
+
+
+def _frame(name: str, titles: Iterable[str]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    grid.add_column(name, no_wrap=True)
+    for title in titles:
+        grid.add_column(title, justify="right", no_wrap=True)
     return grid
 
 

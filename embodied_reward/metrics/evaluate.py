@@ -22,6 +22,7 @@ Whatever is undefined (one class only, no true progress) is NaN, never filled in
 exception is VOC, where the source counts an undefined value as 0; `voc_undefined` says how many.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,43 @@ def summarise(judged: Sequence[Judged], *, seed: int = 0, resamples: int = 500) 
         for name, value in aggregate(judged).items()
     }
     return {"metrics": metrics, "episodes": [episode_row(j) for j in judged]}
+
+
+READING_METRICS = (
+    "mae",
+    "mae_episode",
+    "spearman",
+    "spearman_episode",
+    "success_auc_potential",
+    "success_gap",
+    "outcome_accuracy",
+)
+"""Metrics that depend on the potential curve alone."""
+
+
+def readings(judged: Sequence[Judged]) -> dict[str, dict[str, float]]:
+    """Return the metrics of every inference mode and of every view on its own.
+
+    Args:
+        judged: episodes of one model, whose scores all have the same modes and views.
+
+    Returns:
+        mode name, or `view <name>` -> `READING_METRICS`.
+    """
+    first = judged[0].scores
+    names = [("modes", m, m) for m in first.modes]
+    names += [("per_view", v, f"view {v}") for v in first.per_view]
+    found = {}
+    for group, key, title in names:
+        alone = [_with_potential(j, getattr(j.scores, group)[key]) for j in judged]
+        metrics = aggregate(alone)
+        found[title] = {name: metrics[name] for name in READING_METRICS}
+    return found
+
+
+def _with_potential(judged: Judged, potential: Float64) -> Judged:
+    scores = dataclasses.replace(judged.scores, potential=potential)
+    return dataclasses.replace(judged, scores=scores)
 
 
 def episode_row(judged: Judged) -> dict[str, Any]:

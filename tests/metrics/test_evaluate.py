@@ -6,7 +6,7 @@ import pytest
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.metrics.baselines import Constant, Random
-from embodied_reward.metrics.evaluate import evaluate
+from embodied_reward.metrics.evaluate import evaluate, readings
 from embodied_reward.metrics.judge import judge, outcome
 from embodied_reward.types import EpisodeScores
 
@@ -147,6 +147,20 @@ def test_judged_episodes_do_not_hold_frames(mixed, oracle):
 )
 def test_outcome_thresholds(potential, label):
     assert outcome(potential) == label
+
+
+def test_every_mode_and_view_is_read_on_its_own(mixed):
+    class Modes:
+        def score_episode(self, episode):
+            y = np.asarray(episode.progress, float)
+            return EpisodeScores(y * 0.5, y, y * 0, {"good": y, "bad": 1 - y}, {"front": y * 0.9})
+
+    found = readings([judge(Modes(), e) for e in mixed])
+    assert set(found) == {"good", "bad", "view front"}
+    assert found["good"]["mae"] == 0.0
+    assert found["good"]["spearman"] == pytest.approx(1.0)
+    assert found["bad"]["spearman"] == pytest.approx(-1.0)
+    assert found["view front"]["success_gap"] == pytest.approx(0.9)
 
 
 def test_errors_name_the_episode(toy):
