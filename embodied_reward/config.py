@@ -92,7 +92,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load_preset(verb: str, name: str) -> dict[str, Any]:
     """Read `configs/<verb>/<name>.yaml`. Raises ConfigError with the known presets."""
     folder = importlib.resources.files("embodied_reward.configs") / verb.replace("-", "_")
-    known = sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".yaml"))
+    files = folder.iterdir() if folder.is_dir() else ()
+    known = sorted(f.name[:-5] for f in files if f.name.endswith(".yaml"))
     if name not in known:
         raise ConfigError(f"no preset '{name}' for '{verb}'; {did_you_mean(name, known)}")
     return yaml.safe_load((folder / f"{name}.yaml").read_text()) or {}

@@ -3,14 +3,17 @@
 Progress is a function of the present state and of the episode's first state, nothing between:
 
     1.0                                             when the simulator reports success, else
-    min(0.99, weighted sum of the family's parts)
+    min(0.99, mean of the family's parts)
 
 | family    | parts (each 0 at the first state, 1 when done, clipped to [0, 1])              |
 |-----------|--------------------------------------------------------------------------------|
-| reach     | 1.0 goal: gripper to goal                                                      |
-| mechanism | 0.3 approach: hand to the contact point; 0.7 move: button, handle, drawer, ... |
-| carry     | 0.3 approach: hand to the grasp point; 0.7 move: object to goal                |
-| tool      | 0.2 approach: hand to the tool; 0.3 bring: tool to object; 0.5 move            |
+| reach     | goal: gripper to goal                                                          |
+| mechanism | approach: hand to the contact point; move: button, handle, drawer, ...         |
+| carry     | approach: hand to the grasp point; move: object to goal                        |
+| tool      | approach: hand to the tool; bring: tool to object; move                        |
+
+Every part has the same weight, as every sub-task has the same progress mass in Robo-Dopamine
+(arXiv:2512.23703, section 3.1).
 
 A part is `1 - (distance - done) / (first distance - done)`. "move" uses the very error that
 Meta-World thresholds for success, with that threshold as `done`, so it reaches 1 where success
@@ -90,9 +93,9 @@ class Progress:
 
 _WEIGHTS = {
     "reach": {"move": 1.0},
-    "mechanism": {"approach": 0.3, "move": 0.7},
-    "carry": {"approach": 0.3, "move": 0.7},
-    "tool": {"approach": 0.2, "bring": 0.3, "move": 0.5},
+    "mechanism": {"approach": 1 / 2, "move": 1 / 2},
+    "carry": {"approach": 1 / 2, "move": 1 / 2},
+    "tool": {"approach": 1 / 3, "bring": 1 / 3, "move": 1 / 3},
 }
 
 

@@ -77,7 +77,7 @@ def _attempt(
 
 
 def _observe(env: "VisualEnv", obs: dict[str, Any]) -> dict[str, Any]:
-    row = {schema.IMAGES + view: frame for view, frame in env.frames().items()}
+    row: dict[str, Any] = {schema.IMAGES + v: frame for v, frame in env.frames().items()}
     row[schema.STATE] = obs["agent_pos"]
     row[schema.ENVIRONMENT_STATE] = obs["environment_state"]
     # Where the task has no honest progress, the column is left out.

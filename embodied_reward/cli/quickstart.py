@@ -1,6 +1,6 @@
 """The whole road on two CPU cores in about ten minutes, through the public verbs.
 
-er quickstart [--env.id=metaworld/<task>] [--seed=0] [--output_dir=outputs/quickstart/mine]
+er quickstart [--preset=smoke] [--env.id=metaworld/<task>] [--seed=0]
 
 Collects demonstrations and unseen mixed-quality episodes, trains a reward model and measures it
 beside trivial baselines, then trains a policy twice from the same cloned start and budget: on
@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,20 @@ ARMS = {"success": "success reward alone", "potential": "success + learned progr
 
 
 @dataclass(frozen=True)
+class QuickstartEnv:
+    """Which environment; how time runs in it is in the presets."""
+
+    id: str = "metaworld/window-open-v3"
+    """any metaworld/<task> runs; the presets are tuned for the default"""
+
+
+@dataclass(frozen=True)
 class QuickstartConfig:
     """What `er quickstart` can be told; everything else is in the presets it names."""
 
-    env_id: str = "metaworld/window-open-v3"
-    """environment; any metaworld/<task> runs, the presets are tuned for the default"""
-    preset: str = "quickstart"
-    """presets of every verb: quickstart, or smoke (two minutes, too short to learn anything)"""
+    env: QuickstartEnv = field(default_factory=QuickstartEnv)
+    presets: str = "quickstart"
+    """name of the preset that every verb is called with"""
     seed: int = 0
     """seed of everything"""
     output_dir: str = ""
@@ -43,8 +50,6 @@ class QuickstartConfig:
 
 def main(argv: list[str]) -> int:
     """Entry point of `er quickstart`."""
-    # The env group keeps its name from the other verbs although it has one field here.
-    argv = [a.replace("--env.id", "--env_id", 1) for a in argv]
     return run_verb("quickstart", QuickstartConfig, quickstart, argv, __doc__)
 
 
@@ -53,7 +58,7 @@ def quickstart(config: QuickstartConfig) -> int:
     began = time.monotonic()
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     folder = Path(config.output_dir or f"outputs/quickstart/{stamp}")
-    common = [f"--preset={config.preset}", f"--env.id={config.env_id}", f"--seed={config.seed}"]
+    common = [f"--preset={config.presets}", f"--env.id={config.env.id}", f"--seed={config.seed}"]
     _collect(folder, config, common)
     _reward(folder, config)
     _policies(folder, common)
@@ -64,13 +69,13 @@ def quickstart(config: QuickstartConfig) -> int:
 def _collect(folder: Path, config: QuickstartConfig, common: list[str]) -> None:
     _say("1/4  Demonstrations from two cameras, and unseen episodes of mixed quality")
     _run("collect", [*common, f"--output_dir={folder}/demos"])
-    unseen = [f"--preset={config.preset}-unseen", f"--env.id={config.env_id}"]
+    unseen = [f"--preset={config.presets}-unseen", f"--env.id={config.env.id}"]
     _run("collect", [*unseen, f"--seed={config.seed + 1}", f"--output_dir={folder}/unseen"])
 
 
 def _reward(folder: Path, config: QuickstartConfig) -> None:
     _say("2/4  A reward model from the demonstrations, measured on the unseen episodes")
-    preset, seed = f"--preset={config.preset}", f"--seed={config.seed}"
+    preset, seed = f"--preset={config.presets}", f"--seed={config.seed}"
     data, run = f"--dataset.root={folder}/demos", f"--output_dir={folder}/reward"
     _run("train-reward", [preset, data, seed, run])
     unseen = [f"--dataset.root={folder}/unseen", f"--reference.root={folder}/demos"]
@@ -94,7 +99,7 @@ def _policies(folder: Path, common: list[str]) -> None:
         "eval-policy",
         {
             arm: [
-                *common,
+                common[0],
                 f"--policy.path={folder}/policy_{arm}",
                 f"--reward.path={folder}/reward",
                 f"--output_dir={folder}/eval_{arm}",
@@ -144,16 +149,16 @@ def _start(verb: str, arguments: list[str], log: Path | None) -> subprocess.Pope
 
 def _report(folder: Path, config: QuickstartConfig, seconds: float) -> None:
     start = {arm: _first_success(folder / f"policy_{arm}") for arm in ARMS}
-    table = Table(title=f"{config.env_id}: success on fresh starts, seed {config.seed}")
+    table = Table(title=f"{config.env.id}: success on fresh starts, seed {config.seed}")
     for column in ("policy", "cloned start", "after RL", "95 % interval", "episodes"):
         table.add_column(column)
     for arm, name in ARMS.items():
         row = _read(folder / f"eval_{arm}" / "metrics.json")
-        low, high = row["success_interval"]
+        low, high = row["eval/success_low"], row["eval/success_high"]
         table.add_row(
             name,
             _percent(start[arm]),
-            _percent(row["success_rate"]),
+            _percent(row["eval/success_rate"]),
             f"{_percent(low)} - {_percent(high)}",
             str(row["episodes"]),
         )
@@ -172,8 +177,8 @@ def _closing(folder: Path, config: QuickstartConfig, seconds: float) -> str:
         f"Done in {seconds / 60:.1f} minutes.\n\n"
         f"look at\n{shown}\n\nnext\n"
         f"  er data inspect {folder}/demos\n"
-        f"  er eval-policy --preset={config.preset} --env.id={config.env_id} --episodes=50 "
-        f"--policy.path={folder}/policy_potential --reward.path={folder}/reward\n"
+        f"  er eval-policy --policy.path={folder}/policy_potential --reward.path={folder}/reward "
+        "--episodes=100\n"
         f"  tensorboard --logdir {folder}\n"
         f"  er quickstart --env.id=metaworld/button-press-topdown-v3 --seed={config.seed + 1}"
     )

@@ -38,7 +38,7 @@ from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
 from embodied_reward.rewards.dopamine_reader import HopReader
 from embodied_reward.types import Episode, EpisodeScores, Float64, Int64, Scores, UInt8
-from embodied_reward.vision.augment import colour_jitter, random_shift
+from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
 from embodied_reward.vision.encoders import build_encoder, rebuild
 from embodied_reward.vision.frames import episode_frames
 from embodied_reward.vision.preprocess import to_input
@@ -132,6 +132,7 @@ class DopamineModel(RewardModel):
         if self.training and self.network.encoder.trainable:
             images = random_shift(images, self.config.shift, generator)
             images = colour_jitter(images, self.config.jitter, generator)
+            images = random_erase(images, self.config.erase, generator)
         if self.training:
             present = _view_dropout(n, v, self.config.view_dropout, generator).to(images.device)
         return self.network.encode(images.unflatten(0, (n, v)), present)

@@ -1,4 +1,7 @@
-"""Training-time image augmentation: random shift (DrQ, arXiv:2004.13649) and colour jitter."""
+"""Training-time image augmentation.
+
+Random shift (DrQ, arXiv:2004.13649), colour jitter and random erasing (arXiv:1708.04896).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -41,3 +44,25 @@ def colour_jitter(images: Tensor, strength: float, generator: torch.Generator) -
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     contrasted = (images - mean) * factor[:, :1] + mean * factor[:, 1:2]
     return (contrasted * (1 + 0.5 * strength * draw[:, 2:])).clamp(0, 1)
+
+
+def random_erase(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Paint one rectangle of a random flat colour over every image.
+
+    Args:
+        images: float Tensor["n 3 h w"] in [0, 1].
+        share: largest side of the rectangle as a share of the image's; 0 returns the input.
+        generator: source of randomness, on the CPU.
+    """
+    if share == 0:
+        return images
+    n, _, h, w = images.shape
+    draw = torch.rand(n, 7, generator=generator).to(images.device)
+    spans = []
+    for axis, side in enumerate((h, w)):
+        size = draw[:, axis] * share * side
+        first = draw[:, 2 + axis] * (side - size)
+        at = torch.arange(side, device=images.device)
+        spans.append((at >= first[:, None]) & (at < (first + size)[:, None]))
+    inside = spans[0][:, None, :, None] & spans[1][:, None, None, :]
+    return torch.where(inside, draw[:, 4:, None, None], images)
