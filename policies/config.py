@@ -62,7 +62,7 @@ class SACConfig(PolicyConfig):
     """critics in the ensemble; the target takes their minimum"""
     layer_norm: bool = True
     """LayerNorm in the critics, which tames their extrapolation"""
-    ent_coef: str = "auto_0.01"
+    ent_coef: str = "auto_0.002"
     """entropy coefficient: a number, or auto_<initial value> to learn it"""
     target_entropy: float | None = None
     """for learned entropy; empty takes -|A|/2"""
