@@ -45,7 +45,7 @@ class DemoSAC(SAC):
         kwargs: see SB3's `SAC`.
     """
 
-    replay_buffer: DemoReplayBuffer
+    replay_buffer: DemoReplayBuffer  # type: ignore[assignment]
     critic: EnsembleCritic  # type: ignore[assignment]
     critic_target: EnsembleCritic  # type: ignore[assignment]
 

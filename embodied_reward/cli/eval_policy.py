@@ -72,10 +72,12 @@ def main(argv: list[str]) -> int:
 def with_trained_env(argv: list[str]) -> list[str]:
     """Put the environment that the policy was trained in before the given arguments.
 
-    Explicit `--env.*` arguments come later and win; a config file replaces it all.
+    Explicit `--env.*` arguments come later and win; so does a file or preset with an `env`.
     """
     given = dict(token[2:].split("=", 1) for token in argv if token[:2] == "--" and "=" in token)
-    if not given.get("policy.path") or "config_path" in given:
+    files = [configs.load_preset("eval-policy", given["preset"])] if "preset" in given else []
+    files += [configs.read_yaml(Path(given["config_path"]))] if "config_path" in given else []
+    if not given.get("policy.path") or any("env" in tree for tree in files):
         return argv
     from embodied_reward.policies.checkpoint import load_policy
 

@@ -66,12 +66,23 @@ def test_success_interval_and_videos(policy, tmp_path, capsys):
 
 def test_evaluation_is_reproducible_and_explicit_settings_win(policy, tmp_path):
     reports = []
-    for name, more in (("a", ()), ("b", ()), ("c", ("--env.horizon=3",))):
+    file = tmp_path / "short.yaml"
+    file.write_text("env: {id: metaworld/faucet-open-v3, horizon: 4}")
+    cases = {
+        "a": (),
+        "b": (),
+        "c": ("--env.horizon=3",),
+        "d": (f"--config_path={file}",),
+        "e": ("--preset=thorough",),
+    }
+    for name, more in cases.items():
         assert evaluate(policy, tmp_path / name, "--episodes=2", "--videos=0", *more) == 0
         report = json.loads((tmp_path / name / "metrics.json").read_text())
         reports.append({k: report[k] for k in ("success", "lengths", "seeds")})
     assert reports[0] == reports[1]
     assert reports[2]["lengths"] == [3, 3]
+    assert reports[3]["lengths"] == [4, 4]
+    assert reports[4] == reports[0]  # a preset without an environment keeps the policy's own
 
 
 def test_a_reward_model_draws_its_curves(policy, demos, tmp_path):
