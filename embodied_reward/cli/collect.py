@@ -6,6 +6,7 @@ continue it with --resume=true, or assemble what is there with 'er data recover 
 
 import contextlib
 import dataclasses
+import dataclasses
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ class CollectConfig:
     quality: str = "expert"  # expert, noisy, random (failing), mixed, or one behaviour by name
     seed: int = 0  # episode i depends on (seed, i) alone
     hold_steps: int = 5  # rows recorded after the first success, so that the goal is seen
+    lead_in: int = 0  # up to so many unrecorded random decisions first, so that starts vary
     only_success: bool | None = None  # repeat failed episodes; default: true for expert only
     output_dir: str | None = None  # the dataset's folder; default outputs/collect/<date>_<env>
     resume: bool = False  # continue the unfinished recording at output_dir
@@ -82,7 +84,7 @@ def collect(config: CollectConfig) -> int:
 
 
 def _check(config: CollectConfig) -> None:
-    for name, least in (("episodes", 1), ("hold_steps", 0)):
+    for name, least in (("episodes", 1), ("hold_steps", 0), ("lead_in", 0)):
         if getattr(config, name) < least:
             raise ConfigError(f"--{name} must be at least {least}, got {getattr(config, name)}")
 
@@ -115,8 +117,9 @@ def _record(config: CollectConfig, root: Path) -> int:
     from embodied_reward.cli.progress_bar import progress_bar
 
     with contextlib.ExitStack() as stack:
+        longest = config.env.horizon + config.lead_in
         env = make_env(
-            config.env,
+            dataclasses.replace(config.env, horizon=longest),
             views=config.views,
             size=config.size,
             seed=config.seed,

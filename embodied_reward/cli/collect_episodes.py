@@ -62,8 +62,8 @@ def _attempt(
     from embodied_reward.envs import make_behaviour
 
     source = np.random.SeedSequence([config.seed, recorder.next_index, attempt])
-    scene, behaviour = source.spawn(2)
-    obs, _ = env.reset(seed=int(scene.generate_state(1)[0]))
+    scene, behaviour, lead_in = source.spawn(3)
+    obs = _begin(config, env, int(scene.generate_state(1)[0]), np.random.default_rng(lead_in))
     act = make_behaviour(env, config.quality, np.random.default_rng(behaviour))
     left, won, done = config.hold_steps, False, False
     while not done:
@@ -72,8 +72,30 @@ def _attempt(
         left -= won
         won = won or bool(info["is_success"])
         done = terminated or truncated or (won and left <= 0)
+        done = done or recorder.rows + 1 == config.env.horizon
         recorder.add({**row, **_outcome(action, float(reward), done, bool(info["is_success"]))})
     return won, getattr(act, "name", config.quality)
+
+
+def _begin(
+    config: "CollectConfig", env: "VisualEnv", seed: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Reset, then move about for at most `config.lead_in` unrecorded decisions.
+
+    Scripted arms start every episode from one pose, which people do not; a reward model that
+    never saw the arm elsewhere reads its position as progress. A lead-in that solves the task
+    by accident is undone.
+    """
+    from embodied_reward.envs import make_behaviour
+
+    obs, _ = env.reset(seed=seed)
+    wander = make_behaviour(env, "wander", rng) if config.lead_in else None
+    for _ in range(rng.integers(0, config.lead_in + 1)):
+        assert wander is not None
+        obs, _, _, _, info = env.step(wander(obs))
+        if info["is_success"]:
+            return env.reset(seed=seed)[0]
+    return obs
 
 
 def _observe(env: "VisualEnv", obs: dict[str, Any]) -> dict[str, Any]:

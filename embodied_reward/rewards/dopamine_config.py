@@ -45,7 +45,7 @@ class DopamineConfig(RewardModelConfig):
     """largest random image shift in training [px]"""
     jitter: float = 0.2
     """strength of the colour jitter in training"""
-    erase: float = 0.0
+    erase: float = 0.3
     """largest side of the rectangle painted over each image, as a share of the image's side"""
     success_weight: float = 1.0
     """weight of the success head's loss"""

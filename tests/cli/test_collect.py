@@ -139,7 +139,9 @@ def test_mistakes_get_one_line_and_leave_nothing(tmp_path, monkeypatch, capsys, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("preset", ["demos", "held-out", "smoke"])
+@pytest.mark.parametrize(
+    "preset", ["demos", "held-out", "smoke", "smoke-unseen", "quickstart", "quickstart-unseen"]
+)
 def test_presets_are_valid(preset):
     from embodied_reward import config
     from embodied_reward.cli.collect import CollectConfig
@@ -152,3 +154,20 @@ def test_help(capsys):
     out = capsys.readouterr().out
     for words in ("--env.id=metaworld/drawer-open-v3", "--hold_steps=5", "presets: demos"):
         assert words in out
+
+
+def test_a_lead_in_varies_the_start_and_is_not_recorded(tmp_path):
+    assert collect(tmp_path / "fixed", quality="stop", episodes=3) == 0
+    assert collect(tmp_path / "varied", "--lead_in=12", quality="stop", episodes=3) == 0
+    fixed, varied = open_dataset(tmp_path / "fixed"), open_dataset(tmp_path / "varied")
+    hands = np.stack([e.state[0, :3] for e in varied])
+    assert np.ptp([e.state[0, :3] for e in fixed], axis=0).max() < 0.01
+    assert np.ptp(hands, axis=0).max() > 0.05
+    assert varied.lengths == (12, 12, 12)
+    for a, b in zip(fixed, varied, strict=True):  # the same scenes
+        np.testing.assert_allclose(a.environment_state[0, -3:], b.environment_state[0, -3:])
+
+
+def test_a_negative_lead_in_is_refused(tmp_path, capsys):
+    assert collect(tmp_path / "x", "--lead_in=-1") == 2
+    assert "--lead_in must be at least 0" in capsys.readouterr().err
