@@ -6,7 +6,6 @@ continue it with --resume=true, or assemble what is there with 'er data recover 
 
 import contextlib
 import dataclasses
-import dataclasses
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
