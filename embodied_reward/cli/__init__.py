@@ -24,6 +24,15 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit status. Errors a user can cause print as one line."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(argv)
+    except BrokenPipeError:
+        # `er ... | head` closed the pipe; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
