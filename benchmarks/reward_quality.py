@@ -17,7 +17,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-TASKS = ("button-press-topdown", "door-open", "faucet-open", "drawer-open")
+TASKS = ("button-press-topdown", "door-open", "faucet-open")
 STEPS = 300
 COLUMNS = {
     "VOC": "voc_min",
