@@ -31,7 +31,7 @@ ARMS = {"success": "success reward alone", "potential": "success + learned progr
 class QuickstartEnv:
     """Which environment; how time runs in it is in the presets."""
 
-    id: str = "metaworld/window-open-v3"
+    id: str = "metaworld/button-press-topdown-v3"
     """any metaworld/<task> runs; the presets are tuned for the default"""
 
 
@@ -180,7 +180,7 @@ def _closing(folder: Path, config: QuickstartConfig, seconds: float) -> str:
         f"  er eval-policy --policy.path={folder}/policy_potential --reward.path={folder}/reward "
         "--episodes=100\n"
         f"  tensorboard --logdir {folder}\n"
-        f"  er quickstart --env.id=metaworld/button-press-topdown-v3 --seed={config.seed + 1}"
+        f"  er quickstart --env.id=metaworld/window-open-v3 --seed={config.seed + 1}"
     )
 
 
