@@ -5,7 +5,7 @@ Progress is a function of the present state and of the episode's first state, no
     1.0                                             when the simulator reports success, else
     min(0.99, mean of the family's parts)
 
-| family    | parts (each 0 at the first state, 1 when done, clipped to [0, 1])              |
+| family    | parts (0 at the first state, 1 when done, clipped to [0, 1])                   |
 |-----------|--------------------------------------------------------------------------------|
 | reach     | goal: gripper to goal                                                          |
 | mechanism | approach: hand to the contact point; move: button, handle, drawer, ...         |
@@ -77,7 +77,10 @@ class Progress:
     def start(self, sim: Any, state: Float64, outcome: Mapping[str, Any]) -> None:
         """Remember an episode's first state, Float64[39], and its `evaluate_state` info."""
         if self._spec is not None:
-            self._first = _distances(self._spec, sim, state, outcome)
+            first = _distances(self._spec, sim, state, outcome)
+            # A hand that starts at the contact point has approached; measured against a first
+            # distance of nothing, its first millimetre away would undo all of that at once.
+            self._first = first | {"approach": max(first.get("approach", 0.0), _NEAR)}
 
     def value(self, sim: Any, state: Float64, outcome: Mapping[str, Any]) -> float:
         """Return progress in [0, 1]; 1.0 exactly when `outcome["success"]`."""
