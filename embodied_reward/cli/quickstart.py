@@ -173,7 +173,8 @@ def _closing(folder: Path, config: QuickstartConfig, seconds: float) -> str:
     videos = [p for arm in ARMS for p in sorted((folder / f"eval_{arm}").rglob("*.mp4"))[:1]]
     shown = "\n".join(f"  {path}" for path in [*curves, *videos])
     return (
-        f"One seed and few episodes: read the interval, not the mean.\n"
+        "One seed: read the interval, and do not read one run as a law. Over seeds the two arms\n"
+        "have traded places (docs/results.md).\n"
         f"Done in {seconds / 60:.1f} minutes.\n\n"
         f"look at\n{shown}\n\nnext\n"
         f"  er data inspect {folder}/demos\n"
