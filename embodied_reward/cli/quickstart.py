@@ -32,7 +32,7 @@ class QuickstartEnv:
     """Which environment; how time runs in it is in the presets."""
 
     id: str = "metaworld/button-press-topdown-v3"
-    """any metaworld/<task> runs; the presets are tuned for the default"""
+    """any metaworld/<task> with true progress and a scripted expert"""
 
 
 @dataclass(frozen=True)

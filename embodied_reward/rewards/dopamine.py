@@ -266,7 +266,8 @@ class DopamineModel(RewardModel):
     def load(cls, folder: Path) -> "DopamineModel":
         """Load `config.json` and `model.safetensors`. Raises CheckpointError if altered."""
         tree, state, digest = weights.load(folder)
-        config = configs.decode(DopamineConfig, _without_type(tree["config"]))
+        fields = {k: v for k, v in tree["config"].items() if k != "type"}
+        config = configs.decode(DopamineConfig, fields)
         model = cls(config, _network(config, rebuild(tree["encoder"])), task=tree["task"])
         model.reference_start = state["reference_start"]
         model.reference_goal = state["reference_goal"]
@@ -294,7 +295,3 @@ def _balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
     negative = (len(target) - target.sum()).clamp(min=1)
     weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
-
-
-def _without_type(tree: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in tree.items() if k != "type"}
