@@ -16,7 +16,7 @@ reset independently. Methods that need whole episodes (optimal transport) implem
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -82,6 +82,14 @@ class RewardModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def score_episode(self, episode: Episode) -> EpisodeScores:
         """Score every frame of an episode. Raises DatasetError for missing views."""
+
+    def calibrate(self, episodes: Sequence[Episode]) -> None:
+        """Fit what is fitted on held-out episodes: thresholds, weights of fusion.
+
+        The trainer calls it in eval mode before it writes a checkpoint, with the validation
+        episodes, or the training episodes where none are held out. What it fits belongs into
+        `save`. Deterministic; methods without such numbers inherit this and do nothing.
+        """
 
     @abc.abstractmethod
     def save(self, folder: Path) -> None:
