@@ -37,20 +37,28 @@ def episode(index: int, length: int = 60) -> Episode:
 
 def naive(batch: HopBatch, rng: np.random.Generator) -> HopBatch:
     """Return a batch of NAIVE_BATCH pairs in which nothing is shared between pairs."""
-    pick = torch.from_numpy(rng.choice(len(batch.hop), NAIVE_BATCH, replace=False))
-    roles = [getattr(batch, role)[pick] for role in ("before", "after", "start", "goal")]
+    pairs = batch.pairs
+    pick = torch.from_numpy(rng.choice(len(pairs.hop), NAIVE_BATCH, replace=False))
+    roles = [getattr(pairs, role)[pick] for role in ("before", "after", "start", "goal")]
     place = torch.arange(NAIVE_BATCH)
-    n = 4 * NAIVE_BATCH
+    n, rows = 4 * NAIVE_BATCH, torch.cat(roles)
     return dataclasses.replace(
         batch,
-        frames=batch.frames[torch.cat(roles)],
-        before=place,
-        after=place + NAIVE_BATCH,
-        start=place + 2 * NAIVE_BATCH,
-        goal=place + 3 * NAIVE_BATCH,
-        hop=batch.hop[pick],
+        frames=batch.frames[rows],
+        present=batch.present[rows],
+        part=batch.part[rows],
+        pairs=dataclasses.replace(
+            pairs,
+            before=place,
+            after=place + NAIVE_BATCH,
+            start=place + 2 * NAIVE_BATCH,
+            goal=place + 3 * NAIVE_BATCH,
+            hop=pairs.hop[pick],
+            weight=pairs.weight[:, pick],
+        ),
+        success_frame=torch.arange(n),
+        success_goal=(place + 3 * NAIVE_BATCH).repeat(4),
         success=torch.zeros(n),
-        frame_goal=(place + 3 * NAIVE_BATCH).repeat(4),
     )
 
 
@@ -60,7 +68,7 @@ def pairs_per_second(model: DopamineModel, optimizer: torch.optim.Optimizer, bat
     loss, _ = model.loss(batch)
     loss.backward()
     optimizer.step()
-    return len(batch.hop) / (time.perf_counter() - began)
+    return len(batch.pairs.hop) / (time.perf_counter() - began)
 
 
 def measure(repeats: int) -> dict:

@@ -11,11 +11,11 @@ of docs/results.md: per task the mean over seeds, with the worst seed in bracket
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from runs import collect, er, train
 
 TASKS = ("button-press-topdown", "door-open", "faucet-open")
 STEPS = 300
@@ -31,32 +31,13 @@ COLUMNS = {
 BY_DEFINITION = {("voc_min", "time index")}
 
 
-def er(verb: str, *arguments: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "embodied_reward.cli", verb, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-
-
 def run(task: str, seed: int, out: Path) -> dict:
     folder = out / f"{task}_{seed}"
     report = folder / "eval" / "metrics.json"
     if not report.exists():
-        env = f"--env.id=metaworld/{task}-v3"
-        if not (folder / "demos").exists():
-            er("collect", "--preset=demos", env, f"--seed={seed}", f"--output_dir={folder}/demos")
-        if not (folder / "unseen").exists():
-            unseen = f"--output_dir={folder}/unseen"
-            er("collect", "--preset=held-out", env, f"--seed={1000 + seed}", unseen)
-        er(
-            "train-reward",
-            f"--dataset.root={folder}/demos",
-            f"--output_dir={folder}/reward",
-            f"--steps={STEPS}",
-            f"--seed={seed}",
-            *(["--resume=true"] if (folder / "reward" / "checkpoints").exists() else []),
-        )
+        demos = collect(folder / "demos", "demos", task, seed)
+        collect(folder / "unseen", "held-out", task, 1000 + seed)
+        train(folder / "reward", demos, seed, STEPS)
         er(
             "eval-reward",
             f"--reward_model.path={folder}/reward",

@@ -39,6 +39,7 @@ class Episode:
         index: episode index inside its dataset.
         source: where it came from, for messages ("path#episode").
         length: number of rows t.
+        keyframes: annotated sub-task boundaries K_0..K_N, increasing rows; None if unannotated.
     """
 
     views: Mapping[str, UInt8]
@@ -53,6 +54,7 @@ class Episode:
     success: bool | None = None
     success_frames: Bool | None = None
     progress: Float32 | None = None
+    keyframes: Int64 | None = None
 
     def __len__(self) -> int:
         return self.length

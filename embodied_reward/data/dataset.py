@@ -161,6 +161,7 @@ def _read(source: LeRobotSource, number: int, position: int, views: Sequence[str
         index=position,
         source=f"{source.root}#{number}",
         length=length,
+        keyframes=source.keyframes(number),
     )
 
 

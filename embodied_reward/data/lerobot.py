@@ -17,9 +17,10 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embodied_reward.data import subtasks
 from embodied_reward.data.schema import SUCCESS, view_name
 from embodied_reward.errors import DatasetError
-from embodied_reward.types import UInt8
+from embodied_reward.types import Int64, UInt8
 
 _TIMESTAMP_TOLERANCE = 1e-4  # [s], LeRobot's own
 
@@ -89,6 +90,13 @@ class LeRobotSource:
                     f"{_size(frames[0])} before, {_size(frame)} there; record each size apart"
                 )
         return np.stack(frames)
+
+    def keyframes(self, index: int) -> Int64 | None:
+        """Return an episode's annotated sub-task boundaries; None if there are none."""
+        length = self.lengths[index]
+        if subtasks.COLUMN in self.features:
+            return subtasks.from_column(self.column(index, subtasks.COLUMN))
+        return subtasks.from_metadata(self._rows[index], length, self.where(index))
 
     @cached_property
     def successes(self) -> list[bool | None]:

@@ -31,6 +31,15 @@ def expectation(logits: Tensor, low: float = -1.0, high: float = 1.0) -> tuple[T
     return mean, (probability * grid.square()).sum(-1).sub(mean.square()).clamp(min=0)
 
 
+def mixture(logits: Tensor) -> Tensor:
+    """Average the distributions of logits Tensor["m ... k"] over m; returns logits Tensor["... k"].
+
+    The variance of the mixture holds the spread of every member and that between them.
+    """
+    count = torch.as_tensor(float(len(logits)))
+    return logits.log_softmax(-1).logsumexp(0) - count.log().to(logits)
+
+
 def cross_entropy(logits: Tensor, value: Tensor, low: float = -1.0, high: float = 1.0) -> Tensor:
     """Return the cross-entropy to the two-hot target, one per value, minus the target's entropy.
 

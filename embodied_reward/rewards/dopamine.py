@@ -2,20 +2,19 @@ r"""`dopamine`: a multi-view process reward from step-discretised hops.
 
 After Robo-Dopamine (arXiv:2512.23703, sections 3.1-3.2), with a small network in place of the
 vision-language model. A pair of moments is compared by the hop head, which predicts the signed
-relative progress H in [-1, 1] (`math/hops.py`). Three readings of an episode follow:
+relative progress H in [-1, 1] (`math/hops.py`). Progress along an episode is read from hops in
+three ways and fused (`math/fusion.py`). The default fusion depends on the current frame and the
+episode's first frame only and therefore is a Markov potential to shape a policy's reward with.
 
-    incremental  Phi_I(t) = apply_hop(Phi*(t-1), H(s_{t-1}, s_t)),  Phi*(0) = 0      (Eq. 5)
-    forward      Phi_F(t) = H(s_init, s_t)                                           (Eq. 6)
-    backward     Phi_B(t) = 1 + H(s_goal, s_t)                                       (Eq. 7)
-    mean         Phi*     = (Phi_I + Phi_F + Phi_B) / 3                              (Eq. 8)
+A camera that is missing, black or flat is masked; any subset of the views can be read.
 
-and `anchored` = (Phi_F + Phi_B) / 2, which depends on the current frame and the episode's first
-frame only and therefore is the Markov potential to shape a policy's reward with.
+Uncertainty is the standard deviation that joins the spread of the hop distributions (over
+references and heads), the disagreement of the two anchors and that of the views.
 
 Deviations: references show every camera, not the front one only; the goal frames come from
 training demonstrations and are stored in the checkpoint, and all hops are averaged over them;
-the head is a two-hot distribution, so its spread gives an uncertainty; a success head is
-trained beside it, because success must not be read off progress.
+the heads are two-hot distributions; a success head is trained beside them, because success must
+not be read off progress.
 """
 
 from collections.abc import Mapping
@@ -24,28 +23,35 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_reward import config as configs
 from embodied_reward.errors import DatasetError
-from embodied_reward.math import two_hot
-from embodied_reward.math.fusion import fuse, incremental, read_modes
+from embodied_reward.math.fusion import (
+    MARKOV,
+    Anchors,
+    Reading,
+    advance,
+    begin,
+    read_mode,
+    read_modes,
+)
 from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
-from embodied_reward.rewards.dopamine_batches import HopBatch, HopDataset, auto_chunk
+from embodied_reward.rewards.dopamine_batches import BatchSettings, HopBatch, HopDataset
 from embodied_reward.rewards.dopamine_config import DopamineConfig
+from embodied_reward.rewards.dopamine_demos import decode_demos
+from embodied_reward.rewards.dopamine_loss import HopLoss
 from embodied_reward.rewards.dopamine_network import HopNetwork
-from embodied_reward.rewards.dopamine_reader import HopReader
+from embodied_reward.rewards.dopamine_reader import HopReader, subsets, view_spread
 from embodied_reward.types import Episode, EpisodeScores, Float64, Int64, Scores, UInt8
-from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
 from embodied_reward.vision.encoders import build_encoder, rebuild
-from embodied_reward.vision.frames import episode_frames
-from embodied_reward.vision.preprocess import to_input
+from embodied_reward.vision.frames import masked_frames, shows_something
+from embodied_reward.vision.preprocess import resize_frames, to_input
 
 
 class DopamineModel(RewardModel):
-    """Multi-view pairwise hop model; see the module docstring for the equations."""
+    """Multi-view pairwise hop model; see the module docstring."""
 
     name: ClassVar[str] = "dopamine"
     config: DopamineConfig
@@ -58,7 +64,8 @@ class DopamineModel(RewardModel):
         empty = torch.zeros(0, len(config.views), size, size, 3, dtype=torch.uint8)
         self.register_buffer("reference_start", empty)
         self.register_buffer("reference_goal", empty.clone())
-        self._cached_reader: HopReader | None = None
+        self.reference_tasks: tuple[str, ...] = ()
+        self._readers: dict[str, HopReader] = {}
         self._digest = ""
 
     @classmethod
@@ -74,82 +81,60 @@ class DopamineModel(RewardModel):
             type=self.name,
             views=self.config.views,
             image_size=self.network.encoder.image_size,
-            markov=self.config.inference not in ("incremental", "mean"),
+            markov=self.config.inference in MARKOV,
             task=self.task,
             weights_sha256=self._digest,
-            extra={"inference": self.config.inference, "references": len(self.reference_goal)},
+            extra={
+                "inference": self.config.inference,
+                "references": len(self.reference_goal),
+                "tasks": sorted(set(self.reference_tasks)),
+            },
         )
 
     # --- training ---
 
     def dataset(self, episodes: list[Episode]) -> HopDataset:
-        """Decode training episodes. Raises DatasetError: none is successful, a view is missing."""
-        return HopDataset(
+        """Decode training episodes. Raises DatasetError: none is successful, no view is there."""
+        config = self.config
+        demos = decode_demos(
             episodes,
-            views=self.config.views,
+            views=config.views,
             size=self.network.encoder.image_size,
-            chunk=self.config.chunk or auto_chunk(episodes),
-            sampler=self.config.sampler(),
-            reference_swap=self.config.reference_swap,
+            chunk=config.chunk,
+            subtasks=config.subtasks,
+            n_subtasks=config.n_subtasks,
         )
+        settings = BatchSettings(
+            sampler=config.sampler(),
+            reference_swap=config.reference_swap,
+            mismatch=config.mismatch,
+            failure_margin=config.failure_margin,
+            heads=config.heads,
+        )
+        return HopDataset(demos, settings)
 
     def set_references(self, data: HopDataset) -> None:
         """Keep start and goal frames of the training demonstrations for inference."""
-        start, goal = data.references(self.config.references)
+        start, goal, tasks = data.references(self.config.references)
         device = device_of(self)
         self.reference_start, self.reference_goal = start.to(device), goal.to(device)
-        self._cached_reader = None
+        self.reference_tasks = tuple(tasks)
+        self._readers = {}
 
     def loss(self, batch: HopBatch) -> tuple[Tensor, dict[str, float]]:
-        """Two-hot cross-entropy of the hops plus balanced BCE of success.
-
-        Augmentation and dropout act in training mode only and draw from `batch.seed`.
-
-        Returns:
-            Scalar loss and its parts as floats.
-        """
-        net, generator = self.network, torch.Generator().manual_seed(batch.seed)
-        embedding = net.fuse(self._encode_batch(batch, generator))
-        start = self._reference(embedding[batch.start], 0, generator)
-        goal = self._reference(embedding[batch.goal], 1, generator)
-        logits = net.hop(embedding[batch.before], embedding[batch.after], start, goal)
-        hop_loss = two_hot.cross_entropy(logits, batch.hop).mean()
-        frame_goal = self._reference(embedding[batch.frame_goal], 1, generator)
-        success_loss = _balanced_bce(net.success(embedding, frame_goal), batch.success)
-        total = hop_loss + self.config.success_weight * success_loss
-        mean, _ = two_hot.expectation(logits.detach())
-        return total, {
-            "loss": total.item(),
-            "hop_loss": hop_loss.item(),
-            "hop_mae": (mean - batch.hop).abs().mean().item(),
-            "success_loss": success_loss.item(),
-        }
-
-    def _encode_batch(self, batch: HopBatch, generator: torch.Generator) -> Tensor:
-        n, v = batch.frames.shape[:2]
-        images = to_input(batch.frames.flatten(0, 1), self.network.encoder.image_size)
-        present = torch.ones(n, v, dtype=torch.bool, device=images.device)
-        if self.training and self.network.encoder.trainable:
-            images = random_shift(images, self.config.shift, generator)
-            images = colour_jitter(images, self.config.jitter, generator)
-            images = random_erase(images, self.config.erase, generator)
-        if self.training:
-            present = _view_dropout(n, v, self.config.view_dropout, generator).to(images.device)
-        return self.network.encode(images.unflatten(0, (n, v)), present)
-
-    def _reference(self, embedding: Tensor, which: int, generator: torch.Generator) -> Tensor:
-        if not self.training:
-            return embedding
-        keep = torch.rand(len(embedding), generator=generator) >= self.config.context_dropout
-        return self.network.drop_reference(embedding, keep.to(embedding.device), which)
+        """Return the loss of a batch and its parts; see `HopLoss`."""
+        return HopLoss(self.network, self.config, batch)()
 
     # --- inference ---
 
     def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
-        """See the base class; a view that `frames` lacks is masked.
+        """See the base class; a view that is missing, black or flat is masked.
+
+        Returns:
+            Tensor["b v d+1"]; the last column is 1 where the view is there.
 
         Raises:
-            DatasetError: none of the model's views is there.
+            DatasetError: none of the model's views is among `frames`.
         """
         given = [v for v in self.config.views if v in frames]
         if not given:
@@ -157,96 +142,155 @@ class DopamineModel(RewardModel):
                 f"the reward model needs the views {', '.join(self.config.views)}; "
                 f"the frames have {', '.join(frames) or 'none'}"
             )
-        size, device = self.network.encoder.image_size, device_of(self)
-        n = len(frames[given[0]])
-        images = torch.zeros(n, len(self.config.views), 3, size, size, device=device)
-        present = torch.zeros(n, len(self.config.views), dtype=torch.bool, device=device)
+        size, count = self.network.encoder.image_size, len(frames[given[0]])
+        images = torch.zeros(count, len(self.config.views), size, size, 3, dtype=torch.uint8)
         for k, view in enumerate(self.config.views):
             if view in frames:
-                images[:, k] = to_input(torch.from_numpy(np.array(frames[view])).to(device), size)
-                present[:, k] = True
-        return self.network.encode(images, present)
+                images[:, k] = resize_frames(torch.from_numpy(np.array(frames[view])), size)
+        return self._encode(images, shows_something(images))
 
     def start(self, features: Tensor) -> Carry:
         """See the base class."""
-        first = self.network.fuse(features)
-        fused = torch.zeros(len(first), dtype=torch.float64, device=first.device)
+        first = self._subsets(features)
+        unknown = torch.zeros(len(first), dtype=torch.float64, device=first.device)
         begun = torch.zeros(len(first), dtype=torch.bool, device=first.device)
-        return {"first": first, "previous": first, "fused": fused, "begun": begun}
+        return {
+            "first": first,
+            "previous": first[:, 0],
+            "potential": unknown,
+            "variance": unknown.clone(),
+            "begun": begun,
+        }
 
     @torch.inference_mode()
     def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
-        """See the base class; Phi*(t-1) of the carry enters the incremental reading only."""
-        now, reader = self.network.fuse(features), self._reader()
-        anchors = reader.anchored(carry["first"], now)
-        hop, _ = reader.hop(carry["previous"], now)
-        step = incremental(carry["fused"].cpu().numpy(), hop)
-        step = np.where(carry["begun"].cpu().numpy(), step, 0.0)
-        potential = fuse(step, anchors, self.config.inference)
+        """See the base class. A row without any working camera is NaN and not `ok`."""
+        now, reader = self._subsets(features), self._reader(self.task)
+        ok = (features[..., -1] > 0.5).any(1).cpu().numpy()
+        anchors, spread = self._anchors(reader, carry["first"], now, features[..., -1] > 0.5)
+        fused = self._advance(reader, now[:, 0], anchors, carry)
         after = {
             "first": carry["first"],
-            "previous": now,
-            "fused": torch.from_numpy(fuse(step, anchors, "mean")).to(now.device),
+            "previous": now[:, 0],
+            "potential": torch.from_numpy(fused.mean).to(now.device),
+            "variance": torch.from_numpy(fused.variance).to(now.device),
             "begun": torch.ones_like(carry["begun"]),
         }
-        scores = Scores(potential, reader.success(now), anchors.spread, np.isfinite(potential))
-        return scores, after
+        values = (fused.mean, reader.success(now[:, 0]), spread)
+        return Scores(*(np.where(ok, value, np.nan) for value in values), ok=ok), after
 
     @torch.inference_mode()
     def score_episode(self, episode: Episode) -> EpisodeScores:
-        """See the base class; gives every mode and every view on its own as well."""
-        features = self._episode_features(episode)
-        embedding = self.network.fuse(features)
-        modes, spread = self._modes(embedding)
-        per_view = {}
-        for k, view in enumerate(self.config.views):
-            present = torch.zeros(features.shape[:2], dtype=torch.bool, device=features.device)
-            present[:, k] = True
-            alone, _ = self._modes(self.network.fuse(self.network.mask(features, present)))
-            per_view[view] = alone[self.config.inference]
+        """See the base class; gives every mode and every view on its own as well.
+
+        Frames without any working camera are NaN, and so is a view where it is masked.
+        """
+        features, reader = self._episode_features(episode), self._reader(episode.task)
+        embedding, present = self._subsets(features), features[..., -1] > 0.5
+        hops, anchors = self._readings(reader, embedding[:, 0])
+        _, spread = self._anchors(reader, embedding[:1].expand_as(embedding), embedding, present)
+        ok = present.any(1).cpu().numpy()
+        modes = read_modes(hops, anchors, self.config.gate())
+        modes = {mode: np.where(ok, values, np.nan) for mode, values in modes.items()}
         return EpisodeScores(
             potential=modes[self.config.inference],
-            success=self._reader().success(embedding),
-            uncertainty=spread,
+            success=np.where(ok, reader.success(embedding[:, 0]), np.nan),
+            uncertainty=np.where(ok, spread, np.nan),
             modes=modes,
-            per_view=per_view,
+            per_view=self._per_view(reader, embedding, present),
         )
+
+    @torch.inference_mode()
+    def readings(self, episode: Episode) -> tuple[Reading, Anchors]:
+        """Return the hops between adjacent frames and the anchored readings of every frame."""
+        features = self._episode_features(episode)
+        return self._readings(self._reader(episode.task), self._subsets(features)[:, 0])
 
     @torch.inference_mode()
     def hops(self, episode: Episode, before: Int64, after: Int64) -> Float64:
         """Predict hops in [-1, 1] between frames of one episode, Int64["p"] -> Float64["p"]."""
-        embedding = self.network.fuse(self._episode_features(episode))
-        hop, _ = self._reader().hop(embedding[before], embedding[after])
-        return hop
+        embedding = self._subsets(self._episode_features(episode))[:, 0]
+        return self._reader(episode.task).hop(embedding[before], embedding[after]).mean
 
     def _episode_features(self, episode: Episode) -> Tensor:
-        size, device = self.network.encoder.image_size, device_of(self)
-        frames = episode_frames(episode, self.config.views, size)
-        parts = [self._encode_frames(chunk.to(device)) for chunk in frames.split(128)]
-        return torch.cat(parts)
+        size = self.network.encoder.image_size
+        frames, present = masked_frames(episode, self.config.views, size)
+        pairs = zip(frames.split(128), present.split(128), strict=True)
+        return torch.cat([self._encode(*pair) for pair in pairs])
 
-    def _encode_frames(self, frames: Tensor) -> Tensor:
-        n, v = frames.shape[:2]
+    def _encode(self, frames: Tensor, present: Tensor) -> Tensor:
+        """Encode uint8 Tensor["n v h w 3"] to Tensor["n v d+1"], the last column presence."""
+        n, v = present.shape
+        device = device_of(self)
+        frames, present = frames.to(device), present.to(device)
         images = to_input(frames.flatten(0, 1), self.network.encoder.image_size)
-        return self.network.encode(images.unflatten(0, (n, v)))
+        features = self.network.encode(images.unflatten(0, (n, v)), present)
+        return torch.cat([features, present.unsqueeze(-1).to(features)], -1)
 
-    def _reader(self) -> HopReader:
-        if self._cached_reader is None or self.training:
-            start = self.network.fuse(self._encode_frames(self.reference_start))
-            goal = self.network.fuse(self._encode_frames(self.reference_goal))
-            self._cached_reader = HopReader(self.network, start, goal)
-        return self._cached_reader
+    def _subsets(self, features: Tensor) -> Tensor:
+        return subsets(self.network, features[..., :-1], features[..., -1] > 0.5)
 
-    def _modes(self, embedding: Tensor) -> tuple[dict[str, Float64], Float64]:
-        """Return every mode's potential Float64["t"] and the spread of the anchored one."""
-        reader = self._reader()
+    def _anchors(
+        self, reader: HopReader, first: Tensor, now: Tensor, present: Tensor
+    ) -> tuple[Anchors, Float64]:
+        """Read Tensor["n 1+v d"]: anchors with all views, and the joint standard deviation."""
+        n = len(now)
+        every = reader.anchored(first.flatten(0, 1), now.flatten(0, 1))
+        alone = every.mean.reshape(n, -1)[:, 1:]
+        whole = every.take(slice(None, None, now.shape[1]))
+        return whole, np.sqrt(whole.variance + view_spread(alone, present))
+
+    def _advance(self, reader: HopReader, now: Tensor, anchors: Anchors, carry: Carry) -> Reading:
+        mode, gate = self.config.inference, self.config.gate()
+        before = Reading(carry["potential"].cpu().numpy(), carry["variance"].cpu().numpy())
+        hop = reader.hop(carry["previous"], now)
+        first, later = begin(anchors, mode, gate), advance(before, hop, anchors, mode, gate)
+        begun = carry["begun"].cpu().numpy()
+        return Reading(
+            np.where(begun, later.mean, first.mean), np.where(begun, later.variance, first.variance)
+        )
+
+    def _readings(self, reader: HopReader, embedding: Tensor) -> tuple[Reading, Anchors]:
         anchors = reader.anchored(embedding[:1].expand_as(embedding), embedding)
-        hops, _ = reader.hop(embedding[:-1], embedding[1:])
-        return read_modes(hops, anchors), anchors.spread
+        return reader.hop(embedding[:-1], embedding[1:]), anchors
+
+    def _per_view(
+        self, reader: HopReader, embedding: Tensor, present: Tensor
+    ) -> dict[str, Float64]:
+        found = {}
+        for k, view in enumerate(self.config.views):
+            hops, anchors = self._readings(reader, embedding[:, 1 + k])
+            alone = read_mode(hops, anchors, self.config.inference, self.config.gate()).mean
+            found[view] = np.where(present[:, k].cpu().numpy(), alone, np.nan)
+        return found
+
+    def _reader(self, task: str) -> HopReader:
+        """Return the reader with the references of `task`; of the only task, whatever its name.
+
+        Raises:
+            DatasetError: the model knows several tasks and this is none of them.
+        """
+        known = sorted(set(self.reference_tasks))
+        if len(known) == 1:
+            task = known[0]
+        elif task not in known:
+            raise DatasetError(
+                f"the reward model was trained on {len(known)} tasks ({'; '.join(known)}) and has "
+                f"no goal pictures of '{task}'; adapt it with er train-reward "
+                "--reward_model.path=MODEL --dataset.root=ONE_DEMONSTRATION"
+            )
+        if task not in self._readers or self.training:
+            rows = [i for i, name in enumerate(self.reference_tasks) if name == task]
+            frames = (self.reference_start[rows], self.reference_goal[rows])
+            encoded = [self._encode(f, shows_something(f)) for f in frames]
+            self._readers[task] = HopReader(
+                self.network, *(self._subsets(features)[:, 0] for features in encoded)
+            )
+        return self._readers[task]
 
     def train(self, mode: bool = True) -> "DopamineModel":
         """Forget cached reference embeddings whenever the weights may change."""
-        self._cached_reader = None
+        self._readers = {}
         super().train(mode)
         return self
 
@@ -257,6 +301,7 @@ class DopamineModel(RewardModel):
         tree: dict[str, Any] = {
             "type": self.name,
             "task": self.task,
+            "reference_tasks": list(self.reference_tasks),
             "config": configs.encode(self.config),
             "encoder": self.network.encoder.description(),
         }
@@ -271,6 +316,7 @@ class DopamineModel(RewardModel):
         model = cls(config, _network(config, rebuild(tree["encoder"])), task=tree["task"])
         model.reference_start = state["reference_start"]
         model.reference_goal = state["reference_goal"]
+        model.reference_tasks = tuple(tree["reference_tasks"])
         model.load_state_dict(state)
         model._digest = digest
         return model.eval()
@@ -278,20 +324,10 @@ class DopamineModel(RewardModel):
 
 def _network(config: DopamineConfig, encoder: Any) -> HopNetwork:
     return HopNetwork(
-        encoder, views=len(config.views), dim=config.dim, hidden=config.hidden, bins=config.bins
+        encoder,
+        views=len(config.views),
+        dim=config.dim,
+        hidden=config.hidden,
+        bins=config.bins,
+        heads=config.heads,
     )
-
-
-def _view_dropout(n: int, v: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Return Bool["n v"] with every row keeping at least one view."""
-    keep = torch.rand(n, v, generator=generator) >= rate
-    keep[torch.arange(n), torch.randint(0, v, (n,), generator=generator)] = True
-    return keep
-
-
-def _balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy in which both classes weigh the same, however rare one is."""
-    positive = target.sum().clamp(min=1)
-    negative = (len(target) - target.sum()).clamp(min=1)
-    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
-    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")

@@ -1,6 +1,14 @@
 """Training batches of `dopamine`: several episodes, one encoding per frame, balanced pairs.
 
 Every batch is a pure function of (seed, step), so a resumed run continues exactly.
+
+What teaches the model to say *no*:
+
+- every pair is drawn in both orders, so half of the hops go backward (rewinds);
+- frames before the goal, and failed episodes, are negatives of the success head (truncations);
+- a failed episode's progress is bounded: it stays below 1, how far below nobody knows;
+- where the data holds several tasks, some pairs see another task's start and goal. They then have
+  no progress: H(start', s) = 0, H(goal', s) = -1, and no motion between frames counts.
 """
 
 from collections.abc import Sequence
@@ -11,104 +19,131 @@ import torch
 from torch import Tensor
 
 from embodied_reward.errors import DatasetError
-from embodied_reward.math.hops import reference_sources, state_frames
 from embodied_reward.math.pairs import Pairs, PairSampler, sample_pairs
-from embodied_reward.types import Episode, Int64
-from embodied_reward.vision.frames import decode_all
+from embodied_reward.rewards.dopamine_demos import Demo
+from embodied_reward.types import Float64, Int64
+
+
+@dataclass(frozen=True)
+class HopPairs:
+    """Pairs of frames with the reference frames they see, and what is known of their hop.
+
+    Attributes:
+        before: int64 Tensor["p"] into the batch's frames.
+        after: int64 Tensor["p"].
+        start: int64 Tensor["p"], reference start frame.
+        goal: int64 Tensor["p"], reference goal frame.
+        hop: float32 Tensor["p"] in [-1, 1], the label or its upper bound.
+        weight: float32 Tensor["m p"], of each pair for each head.
+    """
+
+    before: Tensor
+    after: Tensor
+    start: Tensor
+    goal: Tensor
+    hop: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
 class HopBatch:
-    """One training batch; pairs index the frames.
+    """One training batch; everything indexes the frames.
 
     Attributes:
         frames: uint8 Tensor["n v h w 3"].
-        before: int64 Tensor["p"] into frames.
-        after: int64 Tensor["p"].
-        hop: float32 Tensor["p"] labels in [-1, 1].
-        start: int64 Tensor["p"], reference start frame of each pair.
-        goal: int64 Tensor["p"], reference goal frame of each pair.
-        success: float32 Tensor["n"], 1 where the frame satisfies the task.
-        frame_goal: int64 Tensor["n"], reference goal of each frame for the success head.
+        present: bool Tensor["n v"], which camera shows something.
+        part: int64 Tensor["n"], the episode of each frame inside the batch.
+        pairs: hops whose labels are known.
+        bounds: hops of failed episodes, whose labels are upper bounds.
+        success_frame: int64 Tensor["k"], frames that the success head judges.
+        success_goal: int64 Tensor["k"], the goal frame beside each.
+        success: float32 Tensor["k"], 1 where the frame satisfies the task.
         seed: for augmentation and dropout.
     """
 
     frames: Tensor
-    before: Tensor
-    after: Tensor
-    hop: Tensor
-    start: Tensor
-    goal: Tensor
+    present: Tensor
+    part: Tensor
+    pairs: HopPairs
+    bounds: HopPairs
+    success_frame: Tensor
+    success_goal: Tensor
     success: Tensor
-    frame_goal: Tensor
     seed: int
 
 
 @dataclass(frozen=True)
-class Demo:
-    """One decoded training episode.
+class BatchSettings:
+    """How batches are drawn; see `DopamineConfig` for the fields."""
 
-    Attributes:
-        frames: uint8 Tensor["t v h w 3"].
-        states: Int64["M+1"], frames of the states s_0..s_M; empty for a failed episode.
-        goals: Int64["g"], frames that satisfy the task; the last state is drawn from them.
-    """
-
-    frames: Tensor
-    states: Int64
-    goals: Int64
+    sampler: PairSampler
+    reference_swap: float
+    mismatch: float
+    failure_margin: float
+    heads: int
 
 
 class HopDataset:
-    """Decoded demonstrations that serve batches.
+    """Demonstrations that serve batches.
 
-    Successful episodes give hops and success labels; failed ones only negatives for the
-    success head, because their progress is not known.
+    Successful episodes give hops and success labels; failed ones success negatives and bounds.
+
+    Raises:
+        DatasetError: no episode is successful.
     """
 
-    def __init__(
-        self,
-        episodes: Sequence[Episode],
-        *,
-        views: Sequence[str],
-        size: int,
-        chunk: int,
-        sampler: PairSampler,
-        reference_swap: float,
-    ) -> None:
-        frames = decode_all(episodes, views, size)
-        demos = [_demo(e, f, chunk) for e, f in zip(episodes, frames, strict=True)]
+    def __init__(self, demos: Sequence[Demo], settings: BatchSettings) -> None:
         self.positive = [d for d in demos if len(d.states)]
-        self.negative = [d for d in demos if not len(d.states)]
-        self.sampler, self.reference_swap = sampler, reference_swap
+        self.settings = settings
         if not self.positive:
             raise DatasetError(
-                f"none of the {len(episodes)} training episodes is successful; progress is learned "
+                f"none of the {len(demos)} training episodes is successful; progress is learned "
                 "from successful demonstrations (collect some with --quality=expert)"
             )
+        self.tasks = sorted({d.task for d in self.positive})
+        # Failures of a task that nobody has shown cannot be compared with a goal.
+        self.negative = [d for d in demos if not len(d.states) and d.task in self.tasks]
+        rng = np.random.default_rng(len(self.positive))
+        self._bootstrap = _bootstrap(settings.heads, len(self.positive), rng)
 
     def batch(self, episodes: int, seed: int, step: int) -> HopBatch:
         """Return batch number `step` with `episodes` episodes; the same numbers every time."""
         rng = np.random.default_rng((seed, step))
-        chosen = _choose(len(self.positive), episodes, rng)
-        parts = [_part(self.positive[i], self.sampler, rng) for i in chosen]
-        if self.negative:
-            extra = _choose(len(self.negative), max(1, episodes // 4), rng)
-            parts += [_negative_part(self.negative[i], self.sampler, rng) for i in extra]
-        return _assemble(parts, len(chosen), self.reference_swap, rng)
+        chosen = self._choose(episodes, rng)
+        tasks = {self.positive[i].task for i in chosen}
+        parts = [_part(self.positive[i], self.settings.sampler, rng) for i in chosen]
+        failed = [d for d in self.negative if d.task in tasks]
+        if failed:
+            extra = _draw(len(failed), max(1, episodes // 4), rng)
+            parts += [_failed_part(failed[i], rng) for i in extra]
+        weight = self._bootstrap[:, chosen]
+        return _Assembler(parts, len(chosen), weight, self.settings, rng).batch()
 
-    def references(self, count: int) -> tuple[Tensor, Tensor]:
-        """Return start and goal frames of `count` demos, each uint8 Tensor["k v h w 3"]."""
-        picks = np.unique(np.linspace(0, len(self.positive) - 1, count).round().astype(int))
-        demos = [self.positive[i] for i in picks]
+    def references(self, count: int) -> tuple[Tensor, Tensor, list[str]]:
+        """Return start and goal frames of `count` demos per task, uint8 Tensor["k v h w 3"].
+
+        The third value names the task of each.
+        """
+        demos: list[Demo] = []
+        for task in self.tasks:
+            mine = [d for d in self.positive if d.task == task]
+            picks = np.unique(np.linspace(0, len(mine) - 1, count).round().astype(int))
+            demos += [mine[i] for i in picks]
         start = torch.stack([d.frames[d.states[0]] for d in demos])
-        return start, torch.stack([d.frames[d.goals[len(d.goals) // 2]] for d in demos])
+        goal = torch.stack([d.frames[d.goals[len(d.goals) // 2]] for d in demos])
+        return start, goal, [d.task for d in demos]
 
-
-def auto_chunk(episodes: Sequence[Episode], states: int = 24) -> int:
-    """Return the frames per state C that cut the median episode into about `states` states."""
-    lengths = [len(e) for e in episodes if e.success is not False]
-    return max(1, round(float(np.median(lengths or [1])) / states))
+    def _choose(self, episodes: int, rng: np.random.Generator) -> Int64:
+        """Draw episodes; of several tasks, two or more of each drawn task, so they can swap."""
+        if len(self.tasks) == 1:
+            return _draw(len(self.positive), episodes, rng)
+        count = min(len(self.tasks), max(2, episodes // 2))
+        chosen = []
+        for number, task in enumerate(rng.choice(self.tasks, count, replace=False)):
+            mine = np.array([i for i, d in enumerate(self.positive) if d.task == task])
+            share = episodes // count + (number < episodes % count)
+            chosen.append(mine[_draw(len(mine), max(share, 1), rng)])
+        return np.concatenate(chosen)
 
 
 @dataclass(frozen=True)
@@ -120,21 +155,14 @@ class _Part:
     goal: int
 
 
-def _demo(episode: Episode, frames: Tensor, chunk: int) -> Demo:
-    none = np.empty(0, np.int64)
-    if episode.success is False:
-        return Demo(frames, none, none)
-    last = len(frames) - 1
-    solved = np.flatnonzero(episode.success_frames) if episode.success_frames is not None else none
-    # A dataset that marks no frame ends where its demonstrator was content: at the last one.
-    end = int(solved[0]) if len(solved) else last
-    if end < 1:
-        return Demo(frames, none, none)
-    goals = solved if len(solved) else np.array([last])
-    return Demo(frames, state_frames(np.array([0, end]), chunk), goals)
+def _bootstrap(heads: int, demos: int, rng: np.random.Generator) -> Float64:
+    """Return Float64["m n"]: how often each head's bootstrap holds each demonstration."""
+    if heads == 1 or demos == 1:
+        return np.ones((heads, demos))
+    return np.stack([np.bincount(rng.integers(demos, size=demos), minlength=demos) for _ in range(heads)]).astype(float)  # fmt: skip  # noqa: E501
 
 
-def _choose(available: int, wanted: int, rng: np.random.Generator) -> Int64:
+def _draw(available: int, wanted: int, rng: np.random.Generator) -> Int64:
     return rng.choice(available, wanted, replace=available < wanted)
 
 
@@ -143,41 +171,138 @@ def _part(demo: Demo, sampler: PairSampler, rng: np.random.Generator) -> _Part:
     states = demo.states.copy()
     states[-1] = goal
     pairs = sample_pairs(states, sampler, rng)
-    needed = np.concatenate([pairs.before, pairs.after, demo.states, [0, goal]])
-    return _Part(demo, np.unique(needed), pairs, 0, goal)
+    first = int(demo.states[0])
+    needed = np.concatenate([pairs.before, pairs.after, demo.states, [first, goal]])
+    return _Part(demo, np.unique(needed), pairs, first, goal)
 
 
-def _negative_part(demo: Demo, sampler: PairSampler, rng: np.random.Generator) -> _Part:
+def _failed_part(demo: Demo, rng: np.random.Generator) -> _Part:
     count = min(len(demo.frames), 24)
     empty = np.empty(0, np.int64)
     chosen = np.sort(rng.choice(len(demo.frames), count, replace=False))
     return _Part(demo, chosen, Pairs(empty, empty, np.empty(0)), int(chosen[0]), int(chosen[0]))
 
 
-def _assemble(
-    parts: list[_Part], positives: int, swap: float, rng: np.random.Generator
-) -> HopBatch:
-    offset = np.cumsum([0, *(len(p.frames) for p in parts)])[:-1]
-    placed = list(zip(parts, offset, strict=True))
-    references = np.array([o + np.searchsorted(p.frames, [p.first, p.goal]) for p, o in placed])
-    before = np.concatenate([o + np.searchsorted(p.frames, p.pairs.before) for p, o in placed])
-    after = np.concatenate([o + np.searchsorted(p.frames, p.pairs.after) for p, o in placed])
-    own = np.repeat(np.arange(len(parts)), [len(p.pairs) for p in parts])
-    source = reference_sources(own, positives, rng, probability=swap)
-    of_frame = np.repeat(np.arange(len(parts)), [len(p.frames) for p in parts]) % positives
-    frame_source = reference_sources(of_frame, positives, rng, probability=swap)
-    return HopBatch(
-        frames=torch.cat([p.demo.frames[torch.from_numpy(p.frames)] for p in parts]),
-        before=torch.from_numpy(before),
-        after=torch.from_numpy(after),
-        hop=torch.from_numpy(np.concatenate([p.pairs.hop for p in parts])).float(),
-        start=torch.from_numpy(references[source, 0]),
-        goal=torch.from_numpy(references[source, 1]),
-        success=torch.from_numpy(np.concatenate([_solved(p) for p in parts])).float(),
-        frame_goal=torch.from_numpy(references[frame_source, 1]),
-        seed=int(rng.integers(2**62)),
-    )
+class _Assembler:
+    """Lays parts out behind one another; the first `positives` of them succeeded."""
 
+    def __init__(
+        self, parts: list[_Part], positives: int, weight: Float64, settings: BatchSettings,
+        rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.parts, self.positives, self.settings, self.rng = parts, positives, settings, rng
+        self.weight = weight
+        self.offset = np.cumsum([0, *(len(p.frames) for p in parts)])
+        self.start = np.array([self._place(i, p.first) for i, p in enumerate(parts)])
+        self.goal = np.array([self._place(i, p.goal) for i, p in enumerate(parts)])
+        self.task = np.array([p.demo.task for p in parts])
 
-def _solved(part: _Part) -> np.ndarray:
-    return np.isin(part.frames, part.demo.goals)
+    def batch(self) -> HopBatch:
+        frame, goal, success = self._success()
+        return HopBatch(
+            frames=torch.cat([p.demo.frames[torch.from_numpy(p.frames)] for p in self.parts]),
+            present=torch.cat([p.demo.present[torch.from_numpy(p.frames)] for p in self.parts]),
+            part=torch.from_numpy(self._of_frame()),
+            pairs=self._pairs(),
+            bounds=self._bounds(),
+            success_frame=torch.from_numpy(frame),
+            success_goal=torch.from_numpy(goal),
+            success=torch.from_numpy(success).float(),
+            seed=int(self.rng.integers(2**62)),
+        )
+
+    def _place(self, part: int, frame: int | Int64) -> Int64:
+        return self.offset[part] + np.searchsorted(self.parts[part].frames, frame)
+
+    def _of_frame(self) -> Int64:
+        return np.repeat(np.arange(len(self.parts)), [len(p.frames) for p in self.parts])
+
+    def _references(self, own: Int64) -> Int64:
+        """Choose the part whose start and goal each sample sees: its own, or one of its task."""
+        chosen = own.copy()
+        swap = self.rng.random(len(own)) < self.settings.reference_swap
+        for part in np.unique(own):
+            same = np.flatnonzero(self.task[: self.positives] == self.task[part])
+            others = same[same != part]
+            # A failed episode has no goal of its own.
+            rows = np.flatnonzero((own == part) & (swap | (part >= self.positives)))
+            if len(others) and len(rows):
+                chosen[rows] = self.rng.choice(others, len(rows))
+        return chosen
+
+    def _strangers(self, own: Int64) -> Int64:
+        """Choose a successful part of another task for each sample; -1 where there is none."""
+        chosen = np.full(len(own), -1)
+        for part in np.unique(own):
+            others = np.flatnonzero(self.task[: self.positives] != self.task[part])
+            rows = np.flatnonzero(own == part)
+            if len(others):
+                chosen[rows] = self.rng.choice(others, len(rows))
+        return chosen
+
+    def _pairs(self) -> HopPairs:
+        counts = [len(p.pairs) for p in self.parts]
+        own = np.repeat(np.arange(len(self.parts)), counts)
+        before = np.concatenate([self._place(i, p.pairs.before) for i, p in enumerate(self.parts)])
+        after = np.concatenate([self._place(i, p.pairs.after) for i, p in enumerate(self.parts)])
+        hop = np.concatenate([p.pairs.hop for p in self.parts])
+        source = self._references(own)
+        stranger = self._strangers(own)
+        rows = np.flatnonzero(
+            (stranger >= 0) & (self.rng.random(len(own)) < self.settings.mismatch)
+        )
+        source[rows] = stranger[rows]
+        before, hop = self._mismatch(rows, source, before, hop)
+        return self._hop_pairs(own, before, after, source, hop)
+
+    def _mismatch(
+        self, rows: Int64, source: Int64, before: Int64, hop: Float64
+    ) -> tuple[Int64, Float64]:
+        """Relabel pairs that see another task: a third each against start, goal and itself."""
+        before, hop = before.copy(), hop.copy()
+        kind = self.rng.integers(3, size=len(rows))
+        from_start, from_goal = rows[kind == 0], rows[kind == 1]
+        before[from_start] = self.start[source[from_start]]
+        before[from_goal] = self.goal[source[from_goal]]
+        hop[rows] = 0.0
+        hop[from_goal] = -1.0
+        return before, hop
+
+    def _bounds(self) -> HopPairs:
+        """Every frame of a failed episode, against a start and a goal of its task."""
+        own = self._of_frame()
+        frame = np.flatnonzero(own >= self.positives)
+        source = self._references(own[frame])
+        margin = self.settings.failure_margin
+        return self._hop_pairs(
+            np.concatenate([source, source]),
+            np.concatenate([self.start[source], self.goal[source]]),
+            np.concatenate([frame, frame]),
+            np.concatenate([source, source]),
+            np.concatenate([np.full(len(frame), 1 - margin), np.full(len(frame), -margin)]),
+        )
+
+    def _hop_pairs(
+        self, own: Int64, before: Int64, after: Int64, source: Int64, hop: Float64
+    ) -> HopPairs:
+        indices = (before, after, self.start[source], self.goal[source])
+        return HopPairs(
+            *(torch.from_numpy(np.asarray(i, np.int64)) for i in indices),
+            hop=torch.from_numpy(hop).float(),
+            weight=torch.from_numpy(self.weight[:, own]).float(),
+        )
+
+    def _success(self) -> tuple[Int64, Int64, Float64]:
+        own = self._of_frame()
+        frame = np.arange(len(own))
+        solved = np.concatenate([np.isin(p.frames, p.demo.goals) for p in self.parts])
+        goal = self.goal[self._references(own)]
+        stranger = self._strangers(own)
+        rows = np.flatnonzero(
+            (stranger >= 0) & (self.rng.random(len(own)) < self.settings.mismatch)
+        )
+        return (
+            np.concatenate([frame, frame[rows]]),
+            np.concatenate([goal, self.goal[stranger[rows]]]),
+            np.concatenate([solved, np.zeros(len(rows))]).astype(float),
+        )

@@ -1,4 +1,4 @@
-"""The network of `dopamine`: shared encoder, view fusion, hop head, success head."""
+"""The network of `dopamine`: shared encoder, view fusion, hop heads, success head."""
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,20 @@ class HopNetwork(nn.Module):
         views: number of cameras v.
         dim: size d of a view's feature and of the fused embedding.
         hidden: width of the heads.
-        bins: bins k of the hop head's two-hot distribution over [-1, 1].
+        bins: bins k of the hop heads' two-hot distributions over [-1, 1].
+        heads: number m of hop heads on the one trunk.
     """
 
-    def __init__(self, encoder: Encoder, *, views: int, dim: int, hidden: int, bins: int) -> None:
+    def __init__(
+        self, encoder: Encoder, *, views: int, dim: int, hidden: int, bins: int, heads: int = 1
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.adapter = nn.Identity() if encoder.dim == dim else nn.Linear(encoder.dim, dim)
         self.view_token = nn.Parameter(torch.zeros(views, dim))
         self.reference_token = nn.Parameter(torch.zeros(2, dim))
         self.fusion = nn.Sequential(nn.Linear(views * dim, dim), nn.LayerNorm(dim), nn.GELU())
-        self.hop_head = _mlp(5 * dim, hidden, bins)
+        self.hop_heads = nn.ModuleList(_mlp(5 * dim, hidden, bins) for _ in range(heads))
         self.success_head = _mlp(2 * dim, hidden, 1)
 
     def encode(self, images: Tensor, present: Tensor | None = None) -> Tensor:
@@ -53,8 +56,9 @@ class HopNetwork(nn.Module):
         return self.fusion(features.flatten(1))
 
     def hop(self, before: Tensor, after: Tensor, start: Tensor, goal: Tensor) -> Tensor:
-        """Return hop logits Tensor["p k"] for embeddings Tensor["p d"] and references."""
-        return self.hop_head(torch.cat([before, after, after - before, start, goal], -1))
+        """Return every head's logits Tensor["m p k"] for embeddings Tensor["p d"]."""
+        pairs = torch.cat([before, after, after - before, start, goal], -1)
+        return torch.stack([head(pairs) for head in self.hop_heads])
 
     def success(self, frame: Tensor, goal: Tensor) -> Tensor:
         """Return success logits Tensor["n"] for embeddings Tensor["n d"]."""

@@ -1,17 +1,20 @@
-"""Reading progress off a trained hop network, averaged over stored references."""
+"""Reading progress off a trained hop network, averaged over stored references and heads."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embodied_reward.math import two_hot
-from embodied_reward.math.fusion import Anchors
+from embodied_reward.math.fusion import Anchors, Reading
 from embodied_reward.rewards.dopamine_network import HopNetwork
 from embodied_reward.types import Float64
 
 
 class HopReader:
     """Hops, anchored progress and success of embedded frames.
+
+    Every reading is the mean of the mixture over k references and all heads; its variance
+    holds their disagreement as well as the spread of each distribution.
 
     Args:
         network: a trained network in eval mode.
@@ -22,35 +25,70 @@ class HopReader:
     def __init__(self, network: HopNetwork, starts: Tensor, goals: Tensor) -> None:
         self.network, self.starts, self.goals = network, starts, goals
 
-    def hop(self, before: Tensor, after: Tensor) -> tuple[Float64, Float64]:
-        """Return mean and variance of H for embeddings Tensor["p d"], each Float64["p"]."""
-        results = [
-            self._one(before, after, start.expand_as(before), goal.expand_as(before))
-            for start, goal in zip(self.starts, self.goals, strict=True)
-        ]
-        mean, variance = (np.mean(part, axis=0) for part in zip(*results, strict=True))
-        return mean, variance
+    def hop(self, before: Tensor, after: Tensor) -> Reading:
+        """Read H in [-1, 1] between embeddings Tensor["p d"]."""
+        return self._read(before.expand(len(self.goals), -1, -1), after)
 
     def anchored(self, first: Tensor, now: Tensor) -> Anchors:
         """Read progress of frames Tensor["n d"] against their starts and the stored goals."""
-        forward, forward_var = self.hop(first, now)
-        results = [
-            self._one(goal.expand_as(now), now, start.expand_as(now), goal.expand_as(now))
-            for start, goal in zip(self.starts, self.goals, strict=True)
-        ]
-        back, back_var = (np.mean(part, axis=0) for part in zip(*results, strict=True))
-        forward, backward = np.clip(forward, 0, 1), np.clip(1 + back, 0, 1)
-        spread = np.sqrt((forward_var + back_var) / 4 + np.square(forward - backward) / 4)
-        return Anchors(forward, backward, spread)
+        forward = self.hop(first, now)
+        backward = self._read(self.goals[:, None].expand(-1, len(now), -1), now)
+        return Anchors(
+            Reading(np.clip(forward.mean, 0, 1), forward.variance),
+            Reading(np.clip(1 + backward.mean, 0, 1), backward.variance),
+        )
 
     def success(self, now: Tensor) -> Float64:
         """Return the probability that frames Tensor["n d"] satisfy the task, Float64["n"]."""
-        logits = [self.network.success(now, goal.expand_as(now)) for goal in self.goals]
-        return torch.stack(logits).double().sigmoid().mean(0).cpu().numpy()
+        shape = (len(self.goals), len(now), -1)
+        frames, goals = now.expand(shape), self.goals[:, None].expand(shape)
+        logits = self.network.success(frames.flatten(0, 1), goals.flatten(0, 1))
+        return logits.unflatten(0, shape[:2]).double().sigmoid().mean(0).cpu().numpy()
 
-    def _one(
-        self, before: Tensor, after: Tensor, start: Tensor, goal: Tensor
-    ) -> tuple[Float64, Float64]:
-        logits = self.network.hop(before, after, start, goal).double()
-        mean, variance = two_hot.expectation(logits)
-        return mean.cpu().numpy(), variance.cpu().numpy()
+    def _read(self, before: Tensor, after: Tensor) -> Reading:
+        """Read pairs whose before-frames Tensor["k p d"] may differ between references."""
+        shape = before.shape
+        parts = (
+            before,
+            after.expand(shape),
+            self.starts[:, None].expand(shape),
+            self.goals[:, None].expand(shape),
+        )
+        logits = self.network.hop(*(x.flatten(0, 1) for x in parts)).double()
+        # [m k*p bins] -> [m*k p bins]: one mixture over heads and references.
+        apart = logits.unflatten(1, shape[:2]).flatten(0, 1)
+        mean, variance = two_hot.expectation(two_hot.mixture(apart))
+        return Reading(mean.cpu().numpy(), variance.cpu().numpy())
+
+
+def view_spread(potential: Float64, present: Tensor) -> Float64:
+    """Return the variance of per-view potentials over the views that are there.
+
+    Args:
+        potential: Float64["n v"].
+        present: bool Tensor["n v"].
+
+    Returns:
+        Float64["n"], 0 where fewer than two views are there.
+    """
+    there = present.cpu().numpy()
+    count = np.maximum(there.sum(1), 1)
+    mean = np.where(there, potential, 0).sum(1) / count
+    return np.where(there, np.square(potential - mean[:, None]), 0).sum(1) / count
+
+
+def subsets(network: HopNetwork, features: Tensor, present: Tensor) -> Tensor:
+    """Embed frames with all their views, then with each view alone.
+
+    Args:
+        network: the network that fuses.
+        features: Tensor["n v d"].
+        present: bool Tensor["n v"].
+
+    Returns:
+        Tensor["n 1+v d"].
+    """
+    views = features.shape[1]
+    alone = torch.eye(views, dtype=torch.bool, device=features.device)
+    masks = [present, *(present & only for only in alone)]
+    return torch.stack([network.fuse(network.mask(features, mask)) for mask in masks], 1)

@@ -55,7 +55,11 @@ class Batches(Protocol):
 
 
 class Trainable(Protocol):
-    """What the loop needs of a model besides the `RewardModel` contract."""
+    """What the loop needs of a model besides the `RewardModel` contract.
+
+    `loss` returns its parts by name; the best checkpoint has the lowest held-out `selection`, or
+    `loss` where there is no such part.
+    """
 
     def dataset(self, episodes: list[Episode]) -> Any: ...  # noqa: D102
     def set_references(self, data: Any) -> None: ...  # noqa: D102
@@ -199,8 +203,11 @@ class RewardTrainer:
         self.model.eval()
         rows = validation_metrics(self.model, self.held_out, self.validation, self.config)
         tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
-        if rows.get("loss", -self.step) < self.best:
-            self.best = rows.get("loss", -self.step)
+        # Cross-entropy punishes confidence long before the estimates get worse, so a model may
+        # name what it should be chosen by.
+        criterion = rows.get("selection", rows.get("loss", -self.step))
+        if criterion < self.best:
+            self.best = criterion
             self.save(best=True)
 
     def save(self, *, best: bool = False) -> None:

@@ -1,0 +1,125 @@
+"""The training loss of `dopamine`."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embodied_reward.math import two_hot
+from embodied_reward.rewards.dopamine_batches import HopBatch, HopPairs
+from embodied_reward.rewards.dopamine_config import DopamineConfig
+from embodied_reward.rewards.dopamine_network import HopNetwork
+from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
+from embodied_reward.vision.preprocess import to_input
+
+
+class HopLoss:
+    """Two-hot cross-entropy of hops, a bound on failures, balanced BCE of success.
+
+    Augmentation and dropout act in training mode only and draw from `batch.seed`.
+
+    Args:
+        network: in training or eval mode.
+        config: strengths and weights.
+        batch: one batch, on the network's device or not.
+    """
+
+    def __init__(self, network: HopNetwork, config: DopamineConfig, batch: HopBatch) -> None:
+        self.network, self.config, self.batch = network, config, batch
+        self.training = network.training
+        self.generator = torch.Generator().manual_seed(batch.seed)
+
+    def __call__(self) -> tuple[Tensor, dict[str, float]]:
+        """Return the scalar loss and its parts as floats."""
+        embedding = self.network.fuse(self._encode())
+        hop_loss, mae = self._hops(embedding)
+        success_loss = self._success(embedding)
+        failure_loss = self._failures(embedding)
+        total = hop_loss + self.config.success_weight * success_loss
+        total = total + self.config.failure_weight * failure_loss
+        return total, {
+            "loss": total.item(),
+            "hop_loss": hop_loss.item(),
+            "hop_mae": mae,
+            "success_loss": success_loss.item(),
+            "failure_loss": failure_loss.item(),
+            "selection": mae + success_loss.item(),
+        }
+
+    def _encode(self) -> Tensor:
+        batch, size = self.batch, self.network.encoder.image_size
+        n, v = batch.frames.shape[:2]
+        device = self.network.view_token.device
+        images = to_input(batch.frames.flatten(0, 1).to(device), size)
+        present = batch.present
+        if self.training and self.network.encoder.trainable:
+            images = random_shift(images, self.config.shift, self.generator)
+            images = colour_jitter(images, self.config.jitter, self.generator)
+            images = random_erase(images, self.config.erase, self.generator)
+        if self.training:
+            keep = keep_views(batch.part, v, self.config.view_dropout, self.generator)
+            # Never take the last camera away.
+            present = torch.where((present & keep).any(1, keepdim=True), present & keep, present)
+        return self.network.encode(images.unflatten(0, (n, v)), present.to(device))
+
+    def _logits(self, embedding: Tensor, pairs: HopPairs) -> Tensor:
+        start = self._reference(embedding[pairs.start], 0)
+        goal = self._reference(embedding[pairs.goal], 1)
+        return self.network.hop(embedding[pairs.before], embedding[pairs.after], start, goal)
+
+    def _reference(self, embedding: Tensor, which: int) -> Tensor:
+        if not self.training:
+            return embedding
+        keep = torch.rand(len(embedding), generator=self.generator) >= self.config.context_dropout
+        return self.network.drop_reference(embedding, keep.to(embedding.device), which)
+
+    def _hops(self, embedding: Tensor) -> tuple[Tensor, float]:
+        pairs = self.batch.pairs
+        logits = self._logits(embedding, pairs)
+        label = pairs.hop.to(embedding.device)
+        loss = two_hot.cross_entropy(logits, label.expand(logits.shape[:2]))
+        mean, _ = two_hot.expectation(two_hot.mixture(logits.detach()))
+        weight = pairs.weight.to(loss.device) if self.training else torch.ones_like(loss)
+        weighted = (loss * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
+        return weighted.mean(), (mean - label).abs().mean().item()
+
+    def _failures(self, embedding: Tensor) -> Tensor:
+        bounds = self.batch.bounds
+        if len(bounds.hop) == 0:
+            return embedding.new_zeros(())
+        mean, _ = two_hot.expectation(self._logits(embedding, bounds))
+        return F.relu(mean - bounds.hop.to(mean.device)).mean()
+
+    def _success(self, embedding: Tensor) -> Tensor:
+        goal = self._reference(embedding[self.batch.success_goal], 1)
+        logits = self.network.success(embedding[self.batch.success_frame], goal)
+        return balanced_bce(logits, self.batch.success.to(logits.device))
+
+
+def keep_views(part: Tensor, views: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Draw which views stay, bool Tensor["n v"]; every row keeps at least one.
+
+    Half of the dropped views are missing for a whole episode, as a dead camera is, the other
+    half for single frames.
+
+    Args:
+        part: int64 Tensor["n"], the episode of each frame.
+        views: number of views v.
+        rate: chance that a view of a frame is dropped.
+        generator: source of randomness.
+    """
+    once = 1 - (1 - rate) ** 0.5
+    episodes = int(part.max()) + 1
+    of_episode = torch.rand(episodes, views, generator=generator) >= once
+    keep = of_episode[part] & (torch.rand(len(part), views, generator=generator) >= once)
+    spared = torch.randint(0, views, (episodes,), generator=generator)[part]
+    empty = ~keep.any(1)
+    keep[empty, spared[empty]] = True
+    return keep
+
+
+def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy in which both classes weigh the same, however rare one is."""
+    positive = target.sum().clamp(min=1)
+    negative = (len(target) - target.sum()).clamp(min=1)
+    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
+    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
