@@ -10,7 +10,7 @@ import importlib.resources
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,21 @@ _META_KEYS = ("config_path", "preset")
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*")
 
 
-def parse[C](cls: type[C], argv: Sequence[str], *, verb: str) -> C:
+def parse[C](
+    cls: type[C],
+    argv: Sequence[str],
+    *,
+    verb: str,
+    defaults: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> C:
     """Build `cls` from presets, files and command-line overrides.
 
     Args:
         cls: a dataclass with complete defaults.
         argv: tokens such as `--env.id=metaworld/drawer-open-v3`.
         verb: names the folder of presets, `configs/<verb>/<preset>.yaml`.
+        defaults: gets everything that was given and returns what stands beneath it, for
+            settings that follow from others (those of a model that is loaded).
 
     Raises:
         ConfigError: unknown key (with the nearest known one), missing value, bad value.
@@ -49,6 +57,8 @@ def parse[C](cls: type[C], argv: Sequence[str], *, verb: str) -> C:
     elif overrides.get("resume") is True and overrides.get("output_dir"):
         _merge(tree, read_yaml(Path(overrides["output_dir"]) / "config.yaml"))
     _merge(tree, overrides)
+    if defaults is not None:
+        tree = _beneath(defaults(tree), tree)
     _keep_words(cls, tree, words)
     return decode(cls, tree)
 
@@ -237,6 +247,11 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def _beneath(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    _merge(lower, upper)
+    return lower
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:

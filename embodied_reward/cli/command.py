@@ -12,13 +12,18 @@ from embodied_reward import config as configs
 
 
 def run_verb[C](
-    verb: str, cls: type[C], run: Callable[[C], int | None], argv: list[str], about: str | None
+    verb: str,
+    cls: type[C],
+    run: Callable[[C], int | None],
+    argv: list[str],
+    about: str | None,
+    defaults: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> int:
     """Parse `argv` into `cls` and call `run`; `--help` prints the fields instead."""
     if "-h" in argv or "--help" in argv:
         print(help_text(verb, cls, about or ""))
         return 0
-    return run(configs.parse(cls, argv, verb=verb)) or 0
+    return run(configs.parse(cls, argv, verb=verb, defaults=defaults)) or 0
 
 
 def help_text(verb: str, cls: type, about: str) -> str:

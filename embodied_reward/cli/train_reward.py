@@ -1,19 +1,34 @@
 """Train a reward model from demonstrations.
 
-er train-reward --dataset.root=DEMOS --reward_model.type=dopamine [--preset=quick]
+er train-reward --dataset.root=DEMOS --reward_model.type=dopamine
+er train-reward --dataset.root=ONE_DEMO --reward_model.path=PRETRAINED --episodes=0
+
+The second form adapts a model that was trained on other tasks to a new one: settings come from
+the model, steps and learning rate are those of the preset `adapt`, unless others are given.
+Several tasks train one model with --dataset.root=TASK_A,TASK_B,...
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from embodied_reward import config as configs
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
-from embodied_reward.data import check_dataset
+from embodied_reward.data import EpisodeSequence, check_dataset
 from embodied_reward.errors import ConfigError
-from embodied_reward.rewards import DopamineConfig, RewardModelConfig, registry
+from embodied_reward.rewards import (
+    DopamineConfig,
+    RewardModel,
+    RewardModelConfig,
+    load,
+    pretrained_folder,
+    registry,
+)
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
@@ -25,6 +40,8 @@ class TrainRewardConfig(OptimizationConfig):
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     reward_model: RewardModelConfig = field(default_factory=DopamineConfig)
+    episodes: tuple[int, ...] = ()
+    """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
     """seed of the split, the weights and every batch"""
     device: str = "auto"
@@ -41,12 +58,32 @@ class TrainRewardConfig(OptimizationConfig):
 
 def main(argv: list[str]) -> int:
     """Entry point of `er train-reward`."""
-    return run_verb("train-reward", TrainRewardConfig, train_reward, argv, __doc__)
+    return run_verb(
+        "train-reward", TrainRewardConfig, train_reward, argv, __doc__, pretrained_settings
+    )
+
+
+def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what --reward_model.path implies: the model's own settings and the preset `adapt`.
+
+    Raises:
+        CheckpointError: there is no reward model.
+    """
+    model = given.get("reward_model")
+    path = model.get("path") if isinstance(model, dict) else None
+    if not path:
+        return {}
+    tree = json.loads((pretrained_folder(Path(str(path))) / "config.json").read_text())
+    settings = {k: v for k, v in tree["config"].items() if k != "path"}
+    return {
+        **configs.load_preset("train-reward", "adapt"),
+        "reward_model": {**settings, "type": tree["type"]},
+    }
 
 
 def train_reward(config: TrainRewardConfig) -> int:
     """Train; prints where the best checkpoint is and what to type next."""
-    episodes = config.dataset.open()
+    episodes = _episodes(config)
     views = config.reward_model.views or tuple(episodes.views)
     config = dataclasses.replace(
         config, reward_model=dataclasses.replace(config.reward_model, views=views)
@@ -69,18 +106,33 @@ def train_reward(config: TrainRewardConfig) -> int:
     return 0
 
 
+def _episodes(config: TrainRewardConfig) -> EpisodeSequence:
+    dataset = config.dataset
+    if config.episodes and dataset.episodes:
+        raise ConfigError("give --episodes or --dataset.episodes, not both: they are the same")
+    return dataclasses.replace(dataset, episodes=config.episodes or dataset.episodes).open()
+
+
 def _trainer(config: TrainRewardConfig, episodes: list, folder: Path) -> RewardTrainer:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
-    kind = type(config.reward_model).get_choice_name(type(config.reward_model))
-    model = registry()[kind].create(config.reward_model, task=training[0].task)  # type: ignore[attr-defined]
     return RewardTrainer(
-        model.to(pick_device(config.device)),
+        _model(config, training[0].task).to(pick_device(config.device)),
         training,
         validation,
         config=config,
         folder=folder,
         seed=config.seed,
     )
+
+
+def _model(config: TrainRewardConfig, task: str) -> RewardModel:
+    settings = config.reward_model
+    if settings.path:
+        model = load(settings.path)
+        model.adapt(settings, task)
+        return model
+    kind = type(settings).get_choice_name(type(settings))
+    return registry()[kind].create(settings, task=task)  # type: ignore[attr-defined]
 
 
 def pick_device(name: str) -> str:

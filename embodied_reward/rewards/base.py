@@ -25,9 +25,13 @@ import draccus
 import torch
 from torch import Tensor, nn
 
+from embodied_reward.errors import ConfigError
 from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
+
+ARCHITECTURE = ("views", "encoder", "dim", "hidden", "bins", "heads", "member", "members")
+"""Settings that a loaded model cannot change, where its method has them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class RewardModelConfig(draccus.ChoiceRegistry):
 
     views: tuple[str, ...] = ()
     """camera views to use, in this order; empty takes all views of the dataset"""
+    path: str | None = None
+    """trained reward model to start from; its settings hold unless others are given"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class RewardModel(nn.Module, abc.ABC):
 
     name: ClassVar[str]
     config: RewardModelConfig
+    task: str = ""
 
     @property
     @abc.abstractmethod
@@ -82,6 +89,21 @@ class RewardModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def score_episode(self, episode: Episode) -> EpisodeScores:
         """Score every frame of an episode. Raises DatasetError for missing views."""
+
+    def adapt(self, config: RewardModelConfig, task: str) -> None:
+        """Take over the settings of a further training; the weights stay.
+
+        Raises:
+            ConfigError: a setting that fixes the shape of the network differs.
+        """
+        for name in ARCHITECTURE:
+            ours, theirs = getattr(self.config, name, None), getattr(config, name, None)
+            if ours != theirs:
+                raise ConfigError(
+                    f"--reward_model.{name}={theirs} does not fit the model of "
+                    f"--reward_model.path, which has {ours}; leave it out, or train from scratch"
+                )
+        self.config, self.task = config, task
 
     def calibrate(self, episodes: Sequence[Episode]) -> None:
         """Fit what is fitted on held-out episodes: thresholds, weights of fusion.

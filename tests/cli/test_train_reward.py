@@ -119,3 +119,40 @@ def test_an_existing_folder_is_not_overwritten(tmp_path, capsys):
 def test_resume_without_a_folder_says_so(capsys):
     assert er("train-reward", f"--dataset.root={FIXTURE}", "--resume=true") == 2
     assert "--output_dir=RUN" in message(capsys)
+
+
+def test_a_model_adapts_to_one_demonstration_of_another_task(tmp_path, capsys):
+    assert train(tmp_path / "first") == 0
+    before = load(tmp_path / "first").state_dict()
+    adapt = [f"--reward_model.path={tmp_path / 'first'}", "--episodes=1"]
+    folder = tmp_path / "second"
+    root = f"--dataset.root={FIXTURE}"
+    short = ["--steps=4", "--save_freq=4", "--log_freq=1", "--reward_model.pairs=30"]
+    assert er("train-reward", root, f"--output_dir={folder}", *adapt, *short) == 0
+    assert "1 training and 0 validation episodes" in capsys.readouterr().out
+    model = load(folder)
+    # The size came from the model, the learning rate from the preset, the pairs from the user.
+    assert model.card.image_size == 32
+    assert model.config.pairs == 30
+    run = (folder / "config.yaml").read_text()
+    assert "lr: 0.0003" in run
+    moved = [
+        (model.state_dict()[k] - v).abs().max().item() for k, v in before.items() if "network" in k
+    ]
+    assert 0 < max(moved) < 0.05
+    assert model.card.extra["references"] == 1
+
+
+def test_what_adaptation_refuses(tmp_path, capsys):
+    assert train(tmp_path / "first") == 0
+    capsys.readouterr()
+    path = f"--reward_model.path={tmp_path / 'first'}"
+    root = f"--dataset.root={FIXTURE}"
+    assert er("train-reward", root, path, "--reward_model.dim=64") == 2
+    assert "--reward_model.dim=64 does not fit the model" in message(capsys)
+    assert er("train-reward", root, "--reward_model.path=nowhere") == 2
+    assert "no reward model at 'nowhere'" in message(capsys)
+    assert er("train-reward", root, path, "--episodes=0", "--dataset.episodes=1") == 2
+    assert "not both" in message(capsys)
+    assert er("train-reward", root, path, "--episodes=99") == 2
+    assert "names 99" in message(capsys)
