@@ -115,8 +115,11 @@ def _episodes(config: TrainRewardConfig) -> EpisodeSequence:
 
 def _trainer(config: TrainRewardConfig, episodes: list, folder: Path) -> RewardTrainer:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
+    tasks = {episode.task for episode in training}
+    # A model of several tasks reads each episode against the goals of the episode's own task.
+    task = tasks.pop() if len(tasks) == 1 else ""
     return RewardTrainer(
-        _model(config, training[0].task).to(pick_device(config.device)),
+        _model(config, task).to(pick_device(config.device)),
         training,
         validation,
         config=config,
