@@ -42,7 +42,7 @@ class HopLoss:
             "hop_mae": mae,
             "success_loss": success_loss.item(),
             "failure_loss": failure_loss.item(),
-            "selection": mae + success_loss.item(),
+            "selection": mae,
         }
 
     def _encode(self) -> Tensor:
