@@ -14,11 +14,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from embodied_reward.errors import NonFiniteError
+from embodied_reward.errors import ConfigError, NonFiniteError
 
 from .bc import clone
 from .config import PPOConfig
 from .demos import Transitions
+from .guard import potential_version, refuse_rescaled_rewards
 from .networks import StandardizedInput, input_statistics
 
 
@@ -35,6 +36,22 @@ class ClonedPPO(PPO):
     def __init__(self, *args: Any, actor_starts: int = 0, **kwargs: Any) -> None:
         self.actor_starts = actor_starts
         super().__init__(*args, **kwargs)
+
+    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
+        """Collect one rollout under one potential.
+
+        Raises:
+            ConfigError: the potential was exchanged meanwhile. The buffer holds shaped rewards,
+                which cannot be told apart afterwards: exchange when a rollout begins.
+        """
+        before = potential_version(env)
+        going_on = super().collect_rollouts(env, *args, **kwargs)
+        if (after := potential_version(env)) != before:
+            raise ConfigError(
+                f"the potential changed from version '{before}' to '{after}' within a rollout, "
+                "whose rewards would mix both; exchange it in a callback's _on_rollout_start"
+            )
+        return going_on
 
     def train(self) -> None:
         """Update once; raises NonFiniteError, with nothing changed, on a bad rollout."""
@@ -72,6 +89,7 @@ def build_ppo(
         cloning: False skips behaviour cloning (parameters will be restored).
     """
     config.check()
+    refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
     model = ClonedPPO(
         ActorCriticPolicy,
