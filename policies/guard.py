@@ -19,8 +19,3 @@ def refuse_rescaled_rewards(env: VecEnv) -> None:
             )
         found |= isinstance(layer, VecNormalize) and layer.norm_reward
         layer = layer.venv
-
-
-def potential_version(env: VecEnv) -> str:
-    """Return which version of the potential an environment pays; "" where it has none."""
-    return getattr(env, "potential_version", "")

@@ -19,7 +19,7 @@ from embodied_reward.errors import ConfigError, NonFiniteError
 from .bc import clone
 from .config import PPOConfig
 from .demos import Transitions
-from .guard import potential_version, refuse_rescaled_rewards
+from .guard import refuse_rescaled_rewards
 from .networks import StandardizedInput, input_statistics
 
 
@@ -35,23 +35,29 @@ class ClonedPPO(PPO):
 
     def __init__(self, *args: Any, actor_starts: int = 0, **kwargs: Any) -> None:
         self.actor_starts = actor_starts
+        self._versions: set[str] = set()
         super().__init__(*args, **kwargs)
 
-    def collect_rollouts(self, env: VecEnv, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
         """Collect one rollout under one potential.
 
         Raises:
             ConfigError: the potential was exchanged meanwhile. The buffer holds shaped rewards,
                 which cannot be told apart afterwards: exchange when a rollout begins.
         """
-        before = potential_version(env)
-        going_on = super().collect_rollouts(env, *args, **kwargs)
-        if (after := potential_version(env)) != before:
+        self._versions.clear()
+        going_on = super().collect_rollouts(*args, **kwargs)
+        if len(self._versions) > 1:
             raise ConfigError(
-                f"the potential changed from version '{before}' to '{after}' within a rollout, "
-                "whose rewards would mix both; exchange it in a callback's _on_rollout_start"
+                f"the potential changed within a rollout, whose rewards mix the versions "
+                f"{sorted(self._versions)}; exchange it in a callback's _on_rollout_start"
             )
         return going_on
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
+        # SB3 hands every step's infos to this one method.
+        self._versions |= {info.get("potential_version", "") for info in infos}
+        super()._update_info_buffer(infos, dones)
 
     def train(self) -> None:
         """Update once; raises NonFiniteError, with nothing changed, on a bad rollout."""

@@ -121,6 +121,11 @@ class DemoReplayBuffer(ReplayBuffer):
         self._step[rows] = 0
         self._next_id += count
 
+    @property
+    def running(self) -> Int64:
+        """Int64["n_envs"], ids of the episodes to which the next `add` belongs."""
+        return self._id.copy()
+
     def demo_rows(self, batch_size: int) -> int:
         """Return how many rows of a batch are demonstrations; they come first."""
         if self.demos is None:

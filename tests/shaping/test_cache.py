@@ -48,7 +48,7 @@ def test_a_stale_version_cannot_join():
     [
         (lambda e: np.zeros(3 if e == 0 else 1), ConfigError, "episode 7 entered 2 states"),
         (lambda e: np.full(2 + (e == 0), np.nan if e else 0.1), NonFiniteError, "episode 7"),
-        (lambda e: 1 / (7 - e), ZeroDivisionError, ""),
+        (lambda e: 1 / (7 - e), ZeroDivisionError, "division"),
     ],
 )
 def test_a_renewal_that_fails_half_way_changes_nothing(score, error, says):

@@ -63,12 +63,8 @@ def test_paying_the_level_hovers_whatever_success_pays():
 
 def test_differences_need_a_good_chance_and_the_gold_of_phi_hides_that():
     chances = [threshold(mode_named("difference"), bonus) for bonus in (0, 1, 10)]
-    print("difference, success pays 0, 1, 10:", chances)
-    assert chances[0] == pytest.approx(0.22, abs=0.011)
-    assert chances[0] > chances[1] >= chances[2]
-    gold = threshold(mode_named("difference_gold"), 1)
-    print("difference_gold:", gold)
-    assert gold == pytest.approx(0.03, abs=0.011)
+    assert chances == pytest.approx([0.22, 0.03, 0.01], abs=0.001)
+    assert threshold(mode_named("difference_gold"), 1) == pytest.approx(0.03, abs=0.001)
 
 
 class TimeOut:
@@ -81,5 +77,4 @@ class TimeOut:
 
 def test_a_time_out_taken_for_terminal_with_phi_kept_hovers_near_the_end():
     found = [threshold(TimeOut, 1, left) for left in (1, 2, 5, 10)]
-    print("steps left 1, 2, 5, 10:", found)
     assert found == pytest.approx([0.87, 0.84, 0.67, 0.01], abs=0.011)
