@@ -141,13 +141,15 @@ class DemoReplayBuffer(ReplayBuffer):
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
         obs, action, next_obs, base, phi, phi_next, terminated, counted = columns
         reward = base if self.relabel is None else self.relabel(base, phi, phi_next, terminated)
-        steps = counted.sum(axis=1, keepdims=True)
+        if self.n_steps == 1:
+            data = (obs, action, next_obs, terminated, np.asarray(reward))
+            return ReplayBufferSamples(*(self._tensor(x) for x in data))
         powers = self.gamma ** np.arange(self.n_steps)
         total = (np.asarray(reward) * powers * counted).sum(axis=1, keepdims=True)
-        ended = (terminated & counted).any(axis=1, keepdims=True)
-        data = [self._tensor(x) for x in (obs, action, next_obs, ended, total)]
-        discounts = self._tensor(self.gamma**steps) if self.n_steps > 1 else None
-        return ReplayBufferSamples(*data, discounts=discounts)
+        ended = np.asarray((terminated & counted).any(axis=1))[:, None]
+        discounts = self.gamma ** counted.sum(axis=1, keepdims=True)
+        data = (obs, action, next_obs, ended, total)
+        return ReplayBufferSamples(*map(self._tensor, data), discounts=self._tensor(discounts))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
@@ -158,7 +160,7 @@ class DemoReplayBuffer(ReplayBuffer):
         first = self.generator.integers(len(demos), size=count)
         rows = np.minimum(first[:, None] + np.arange(self.n_steps), len(demos) - 1)
         counted = _one_run(demos.episode[rows], demos.step[rows])
-        last = rows[np.arange(count), counted.sum(axis=1) - 1]
+        last = _last(rows, counted)
         head = (demos.obs[first], demos.action[first], demos.next_obs[last])
         base = demos.base_reward[rows].astype(np.float64)
         potentials = (demos.potential[rows], demos.next_potential[rows])
@@ -170,7 +172,7 @@ class DemoReplayBuffer(ReplayBuffer):
         rows = (first[:, None] + np.arange(self.n_steps)) % self.buffer_size
         at = (rows, envs[:, None])
         counted = _one_run(self.episode_ids[at], self.episode_steps[at])
-        last = (rows[np.arange(count), counted.sum(axis=1) - 1], envs)
+        last = (_last(rows, counted), envs)
         head = (self.observations[first, envs], self.actions[first, envs])
         base = self.rewards[at].astype(np.float64)
         potentials = (self.potentials[at], self.next_potentials[at])
@@ -254,8 +256,17 @@ class DemoReplayBuffer(ReplayBuffer):
 
 def _one_run(episode: Int64, step: Int64) -> Bool:
     """Return which of the rows Int64["b n"] follow the first one without a gap."""
+    if step.shape[1] == 1:
+        return np.ones(step.shape, bool)
     straight = (episode == episode[:, :1]) & (step == step[:, :1] + np.arange(step.shape[1]))
     return np.logical_and.accumulate(straight, axis=1)
+
+
+def _last(rows: Int64, counted: Bool) -> Int64:
+    """Return the last row Int64["b"] that counts, of Int64["b n"]."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    return rows[np.arange(len(rows)), counted.sum(axis=1) - 1]
 
 
 def _relabelled(

@@ -84,7 +84,9 @@ def sb3(corridor, mode="oracle", inner=lambda venv: venv):
     return LearnedRewardVecEnv(vector, mode_named(mode), gamma=GAMMA)
 
 
-@pytest.mark.parametrize(("build", "config"), [(build_sac, SACConfig()), (build_ppo, PPOConfig())])
+@pytest.mark.parametrize(
+    ("build", "config"), [(build_sac, SACConfig(buffer_size=100)), (build_ppo, PPOConfig())]
+)
 def test_vecnormalize_is_refused_by_learners_and_the_check(build, config, corridor):
     wrong = VecNormalize(sb3(corridor), norm_reward=True)
     with pytest.raises(EnvError, match="norm_reward=False"):
