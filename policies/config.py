@@ -1,18 +1,24 @@
 """What `--policy.*` takes: `--policy.type=sac|ppo` chooses the algorithm."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import draccus
 
 from embodied_reward.errors import ConfigError
+from embodied_reward.math.discount import gamma_of_rate
+
+GAMMA = 0.98
 
 
 @dataclass(frozen=True)
 class PolicyConfig(draccus.ChoiceRegistry):
     """Fields that all algorithms share."""
 
-    gamma: float = 0.98
+    gamma: float = GAMMA
     """discount per decision; shaping always uses this same one"""
+    discount_rate: float | None = None
+    """instead of gamma: lambda [1/s] in gamma = exp(-lambda h), h the time between two decisions"""
     learning_rate: float = 3e-4
     """Adam's step size for all networks"""
     net_arch: tuple[int, ...] = (128, 128)
@@ -33,10 +39,21 @@ class PolicyConfig(draccus.ChoiceRegistry):
         """Name under which the algorithm is registered."""
         return self.get_choice_name(self.__class__)
 
+    def at_rate(self, decisions_per_second: float) -> Self:
+        """Return this configuration with `gamma` worked out from `discount_rate`, where given."""
+        if self.discount_rate is None:
+            return self
+        gamma = gamma_of_rate(self.discount_rate, 1 / decisions_per_second)
+        return replace(self, gamma=gamma, discount_rate=None)
+
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"--policy.gamma must be in (0, 1], got {self.gamma}")
+        if self.discount_rate is not None:
+            if self.gamma != GAMMA:
+                raise ConfigError("give --policy.gamma or --policy.discount_rate, not both")
+            gamma_of_rate(self.discount_rate, 1.0)
         if not self.net_arch or min(self.net_arch) < 1:
             raise ConfigError(f"--policy.net_arch must be positive widths, got {self.net_arch}")
         if self.bc_std <= 0:
@@ -54,6 +71,8 @@ class SACConfig(PolicyConfig):
     """transitions per update"""
     buffer_size: int = 100_000
     """transitions kept of the agent's own experience"""
+    n_steps: int = 1
+    """rewards summed before the critic's own estimate takes over; not corrected off-policy"""
     learning_starts: int = 100
     """decisions before the first update"""
     tau: float = 0.01
@@ -80,6 +99,8 @@ class SACConfig(PolicyConfig):
         super().check()
         if not 0 <= self.demo_fraction <= 1:
             raise ConfigError(f"--policy.demo_fraction must be in [0, 1], got {self.demo_fraction}")
+        if self.n_steps < 1:
+            raise ConfigError(f"--policy.n_steps must be at least 1, got {self.n_steps}")
         if self.gradient_steps < 1 or self.batch_size < 2:
             raise ConfigError("--policy.gradient_steps must be >= 1 and --policy.batch_size >= 2")
 

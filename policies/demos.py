@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium import spaces
 
 from embodied_reward.errors import DatasetError
-from embodied_reward.types import Bool, Episode, Float32, Float64
+from embodied_reward.types import Bool, Episode, Float32, Float64, Int64
 
 EPISODE_KEYS = {"agent_pos": "state", "environment_state": "environment_state"}
 
@@ -25,6 +25,8 @@ class Transitions:
         next_potential: Float64["n"], Phi(s').
         done: Bool["n"], the episode ended at s'.
         timeout: Bool["n"], it ended without being terminal.
+        episode: Int64["n"], position of its episode in the dataset.
+        step: Int64["n"], position of s in its episode.
     """
 
     obs: Float32
@@ -35,9 +37,16 @@ class Transitions:
     next_potential: Float64
     done: Bool
     timeout: Bool
+    episode: Int64
+    step: Int64
 
     def __len__(self) -> int:
         return len(self.obs)
+
+    @property
+    def terminated(self) -> Bool:
+        """Bool["n"], s' is terminal: neither its value nor its potential counts."""
+        return self.done & ~self.timeout
 
 
 def transitions(
@@ -64,7 +73,8 @@ def transitions(
     """
     if len(episodes) == 0:
         raise DatasetError("the demonstration dataset holds no episodes")
-    parts = [_one(episode, observation_space, action_space, potential) for episode in episodes]
+    given = (observation_space, action_space, potential)
+    parts = [_one(index, episode, *given) for index, episode in enumerate(episodes)]
     parts = [part for part in parts if len(part)]
     if not parts:
         raise DatasetError("no demonstration has two rows before its first success")
@@ -73,6 +83,7 @@ def transitions(
 
 
 def _one(
+    index: int,
     episode: Episode,
     space: spaces.Dict,
     action_space: spaces.Box,
@@ -100,6 +111,8 @@ def _one(
         next_potential=phi[1 : last + 1],
         done=done,
         timeout=done & ~success[last],
+        episode=np.full(last, index),
+        step=np.arange(last),
     )
 
 

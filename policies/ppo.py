@@ -14,11 +14,12 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
-from embodied_reward.errors import NonFiniteError
+from embodied_reward.errors import ConfigError, NonFiniteError
 
 from .bc import clone
 from .config import PPOConfig
 from .demos import Transitions
+from .guard import refuse_rescaled_rewards
 from .networks import StandardizedInput, input_statistics
 
 
@@ -34,7 +35,29 @@ class ClonedPPO(PPO):
 
     def __init__(self, *args: Any, actor_starts: int = 0, **kwargs: Any) -> None:
         self.actor_starts = actor_starts
+        self._versions: set[str] = set()
         super().__init__(*args, **kwargs)
+
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """Collect one rollout under one potential.
+
+        Raises:
+            ConfigError: the potential was exchanged meanwhile. The buffer holds shaped rewards,
+                which cannot be told apart afterwards: exchange when a rollout begins.
+        """
+        self._versions.clear()
+        going_on = super().collect_rollouts(*args, **kwargs)
+        if len(self._versions) > 1:
+            raise ConfigError(
+                f"the potential changed within a rollout, whose rewards mix the versions "
+                f"{sorted(self._versions)}; exchange it in a callback's _on_rollout_start"
+            )
+        return going_on
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: Any = None) -> None:
+        # SB3 hands every step's infos to this one method.
+        self._versions |= {info.get("potential_version", "") for info in infos}
+        super()._update_info_buffer(infos, dones)
 
     def train(self) -> None:
         """Update once; raises NonFiniteError, with nothing changed, on a bad rollout."""
@@ -72,6 +95,7 @@ def build_ppo(
         cloning: False skips behaviour cloning (parameters will be restored).
     """
     config.check()
+    refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
     model = ClonedPPO(
         ActorCriticPolicy,

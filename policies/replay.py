@@ -1,5 +1,6 @@
 """A replay buffer that mixes demonstrations in and computes shaping when it samples."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +10,15 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from embodied_reward.errors import CheckpointError
-from embodied_reward.types import Float64, Int64
+from embodied_reward.errors import CheckpointError, ConfigError, EnvError, NonFiniteError
+from embodied_reward.types import Bool, Float64, Int64
 
 from .demos import Transitions
 
 # (base reward, Phi(s), Phi(s'), terminated) -> the reward that the learner sees.
 Relabel = Callable[[Any, Any, Any, Any], Any]
+# episode -> Phi of every state it entered, Float64["t + 1"] for t transitions.
+Trajectory = Callable[[int], Float64]
 _ARRAYS = (
     "observations",
     "next_observations",
@@ -25,15 +28,17 @@ _ARRAYS = (
     "timeouts",
     "potentials",
     "next_potentials",
+    "episode_ids",
+    "episode_steps",
 )
 
 
 class DemoReplayBuffer(ReplayBuffer):
-    """SB3's replay buffer, half of whose batches are demonstrations.
+    """SB3's replay buffer, half of whose batches are demonstrations, with n-step returns.
 
     The buffer keeps the *base* reward, Phi(s) and Phi(s') apart and lets `relabel` combine them
-    at sample time: a potential that is exchanged later never mixes with shaping from an older
-    one (mixed potentials do not telescope). `rewards` holds base rewards only.
+    at sample time: a potential that is exchanged later (`exchange`) never mixes with shaping
+    from an older one (mixed potentials do not telescope). `rewards` holds base rewards only.
 
     The first rows of a sampled batch are the demonstrations (`demo_rows` of them).
 
@@ -41,6 +46,12 @@ class DemoReplayBuffer(ReplayBuffer):
         demos: transitions with actions scaled to [-1, 1]; None for none.
         demo_fraction: share of each batch from `demos`; all of it while the buffer is empty.
         relabel: see `Relabel`; None returns the base reward.
+        n_steps: rewards summed per sample, as SB3's `NStepReplayBuffer` does: the sum stops at a
+            termination, a truncation or the newest transition, `next_observations` and `dones`
+            belong to its last step, and `discounts` holds gamma to the number of steps summed
+            (None for 1 step). The reward of every step is relabelled first, so the shaping in the
+            sum telescopes to gamma^n m Phi(s_n) - Phi(s_0).
+        gamma: the learner's discount, used where n_steps > 1.
         seed: of the buffer's own generator.
         kwargs: see `ReplayBuffer`.
     """
@@ -54,23 +65,66 @@ class DemoReplayBuffer(ReplayBuffer):
         demos: Transitions | None = None,
         demo_fraction: float = 0.5,
         relabel: Relabel | None = None,
+        n_steps: int = 1,
+        gamma: float = 0.99,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(buffer_size, observation_space, action_space, *args, **kwargs)
+        if n_steps < 1:
+            raise ConfigError(f"n_steps must be at least 1, got {n_steps}")
         self.demos, self.relabel = demos, relabel
+        self.n_steps, self.gamma = n_steps, gamma
         self.demo_fraction = demo_fraction if demos is not None else 0.0
         self.generator = np.random.default_rng(seed)
-        self.potentials: Float64 = np.zeros((self.buffer_size, self.n_envs))
-        self.next_potentials: Float64 = np.zeros((self.buffer_size, self.n_envs))
+        shape = (self.buffer_size, self.n_envs)
+        self.potentials: Float64 = np.zeros(shape)
+        self.next_potentials: Float64 = np.zeros(shape)
+        self.episode_ids: Int64 = np.full(shape, -1)
+        self.episode_steps: Int64 = np.zeros(shape, np.int64)
+        self.version = ""
+        self._next_id = 0
+        self._begin(np.ones(self.n_envs, bool))
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: Any) -> None:
-        """Store the base reward and the potentials that `LearnedRewardVecEnv` put in `infos`."""
-        self.potentials[self.pos] = [info.get("previous_potential", 0.0) for info in infos]
-        self.next_potentials[self.pos] = [info.get("potential", 0.0) for info in infos]
+        """Store the base reward and the potentials that `LearnedRewardVecEnv` put in `infos`.
+
+        Within an episode Phi(s) is the number that was stored as Phi(s') when s was entered.
+
+        Raises:
+            EnvError: the environment still pays another version of the potential.
+        """
+        for info in infos:
+            if info.get("potential_version", self.version) != self.version:
+                raise EnvError(
+                    f"the environment's potential is version '{info['potential_version']}', the "
+                    f"replay buffer's is '{self.version}': exchange both between two decisions"
+                )
+        known = [info.get("previous_potential", 0.0) for info in infos]
+        self.potentials[self.pos] = np.where(self._step == 0, known, self._entered)
+        self._entered = np.array([info.get("potential", 0.0) for info in infos])
+        self.next_potentials[self.pos] = self._entered
+        self.episode_ids[self.pos], self.episode_steps[self.pos] = self._id, self._step
+        self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
         super().add(obs, next_obs, action, base, done, infos)
+        self._begin(np.asarray(done, bool))
+
+    def _begin(self, rows: Bool) -> None:
+        if rows.all():
+            self._id: Int64 = np.zeros(self.n_envs, np.int64)
+            self._step: Int64 = np.zeros(self.n_envs, np.int64)
+            self._entered: Float64 = np.zeros(self.n_envs)
+        count = int(rows.sum())
+        self._id[rows] = self._next_id + np.arange(count)
+        self._step[rows] = 0
+        self._next_id += count
+
+    @property
+    def running(self) -> Int64:
+        """Int64["n_envs"], ids of the episodes to which the next `add` belongs."""
+        return self._id.copy()
 
     def demo_rows(self, batch_size: int) -> int:
         """Return how many rows of a batch are demonstrations; they come first."""
@@ -85,10 +139,17 @@ class DemoReplayBuffer(ReplayBuffer):
         if n < batch_size:
             parts.append(self._own_part(batch_size - n))
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        obs, action, next_obs, base, phi, phi_next, terminated = columns
+        obs, action, next_obs, base, phi, phi_next, terminated, counted = columns
         reward = base if self.relabel is None else self.relabel(base, phi, phi_next, terminated)
-        data = (obs, action, next_obs, terminated[:, None], np.asarray(reward)[:, None])
-        return ReplayBufferSamples(*(self._tensor(x) for x in data))
+        if self.n_steps == 1:
+            data = (obs, action, next_obs, terminated, np.asarray(reward))
+            return ReplayBufferSamples(*(self._tensor(x) for x in data))
+        powers = self.gamma ** np.arange(self.n_steps)
+        total = (np.asarray(reward) * powers * counted).sum(axis=1, keepdims=True)
+        ended = np.asarray((terminated & counted).any(axis=1))[:, None]
+        discounts = self.gamma ** counted.sum(axis=1, keepdims=True)
+        data = (obs, action, next_obs, ended, total)
+        return ReplayBufferSamples(*map(self._tensor, data), discounts=self._tensor(discounts))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
@@ -96,19 +157,64 @@ class DemoReplayBuffer(ReplayBuffer):
     def _demo_part(self, count: int) -> tuple[np.ndarray, ...]:
         demos = self.demos
         assert demos is not None
-        rows = self.generator.integers(len(demos), size=count)
-        terminated = demos.done[rows] & ~demos.timeout[rows]
+        first = self.generator.integers(len(demos), size=count)
+        rows = np.minimum(first[:, None] + np.arange(self.n_steps), len(demos) - 1)
+        counted = _one_run(demos.episode[rows], demos.step[rows])
+        last = _last(rows, counted)
+        head = (demos.obs[first], demos.action[first], demos.next_obs[last])
+        base = demos.base_reward[rows].astype(np.float64)
         potentials = (demos.potential[rows], demos.next_potential[rows])
-        head = (demos.obs[rows], demos.action[rows], demos.next_obs[rows])
-        return (*head, demos.base_reward[rows].astype(np.float64), *potentials, terminated)
+        return (*head, base, *potentials, demos.terminated[rows], counted)
 
     def _own_part(self, count: int) -> tuple[np.ndarray, ...]:
         flat = self.generator.integers(self.size() * self.n_envs, size=count)
-        rows: tuple[Int64, Int64] = np.divmod(flat, self.n_envs)
-        terminated = (self.dones[rows] > 0) & ~(self.timeouts[rows] > 0)
-        potentials = (self.potentials[rows], self.next_potentials[rows])
-        head = (self.observations[rows], self.actions[rows], self.next_observations[rows])
-        return (*head, self.rewards[rows].astype(np.float64), *potentials, terminated)
+        first, envs = np.divmod(flat, self.n_envs)
+        rows = (first[:, None] + np.arange(self.n_steps)) % self.buffer_size
+        at = (rows, envs[:, None])
+        counted = _one_run(self.episode_ids[at], self.episode_steps[at])
+        last = (_last(rows, counted), envs)
+        head = (self.observations[first, envs], self.actions[first, envs])
+        base = self.rewards[at].astype(np.float64)
+        potentials = (self.potentials[at], self.next_potentials[at])
+        terminated = (self.dones[at] > 0) & ~(self.timeouts[at] > 0)
+        return (*head, self.next_observations[last], base, *potentials, terminated, counted)
+
+    def exchange(self, own: Trajectory, version: str, demo: Trajectory | None = None) -> float:
+        """Replace every stored potential by another version's, all of them or none.
+
+        Base rewards stay untouched. Both potentials of a transition come from one trajectory, so
+        Phi(s') of a step and Phi(s) of the next remain the same number.
+
+        Args:
+            own: see `Trajectory`; takes ids of `episode_ids`.
+            version: name of the new potential; later `add`s must carry the same one.
+            demo: the same for the demonstrations, by their position in `transitions(episodes)`.
+
+        Returns:
+            max |Phi_new - Phi_old| over all that is stored: the height by which targets jump.
+
+        Raises:
+            ConfigError: demonstrations without `demo`, or a trajectory that is too short.
+            NonFiniteError: a NaN in the new potential. Nothing was changed in either case.
+        """
+        if self.demos is not None and demo is None:
+            raise ConfigError("the buffer holds demonstrations: their new potential is needed too")
+        ids, steps = self.episode_ids[: self.size()], self.episode_steps[: self.size()]
+        ended = (self.dones[: self.size()] > 0) & ~(self.timeouts[: self.size()] > 0)
+        old = [self.potentials[: self.size()], self.next_potentials[: self.size()]]
+        new = list(_relabelled(own, ids, steps, ended))
+        demos = self.demos
+        if demos is not None and demo is not None:
+            after = _relabelled(demo, demos.episode, demos.step, demos.terminated)
+            old, new = [*old, demos.potential, demos.next_potential], [*new, *after]
+            demos = dataclasses.replace(demos, potential=after[0], next_potential=after[1])
+        pairs = zip(old, new, strict=True)
+        jump = max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
+        self.potentials[: self.size()], self.next_potentials[: self.size()] = new[:2]
+        self.demos, self.version = demos, version
+        if self.size():
+            self._entered = self.next_potentials[self.pos - 1].copy()
+        return jump
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what is stored, oldest layout kept, for a checkpoint."""
@@ -120,10 +226,20 @@ class DemoReplayBuffer(ReplayBuffer):
             "pos": self.pos,
             "full": self.full,
             "generator": self.generator.bit_generator.state,
+            "episodes": self._next_id,
+            "version": self.version,
         }
 
     def restore(self, arrays: dict[str, np.ndarray], counters: dict[str, Any]) -> None:
-        """Take `arrays()` and `counters()` of an earlier run back. Raises CheckpointError."""
+        """Take `arrays()` and `counters()` of an earlier run back. Raises CheckpointError.
+
+        Episodes that were under way stay unfinished; the next `add` begins new ones.
+        """
+        if missing := set(_ARRAYS) - set(arrays):
+            raise CheckpointError(
+                f"the saved replay buffer holds no {sorted(missing)}: an older version wrote it; "
+                "resume with that version or start a new run"
+            )
         for name in _ARRAYS:
             target, stored = getattr(self, name), arrays[name]
             if stored.shape[1:] != target.shape[1:] or len(stored) > len(target):
@@ -134,3 +250,40 @@ class DemoReplayBuffer(ReplayBuffer):
             target[: len(stored)] = stored
         self.pos, self.full = counters["pos"], counters["full"]
         self.generator.bit_generator.state = counters["generator"]
+        self._next_id, self.version = counters["episodes"], counters["version"]
+        self._begin(np.ones(self.n_envs, bool))
+
+
+def _one_run(episode: Int64, step: Int64) -> Bool:
+    """Return which of the rows Int64["b n"] follow the first one without a gap."""
+    if step.shape[1] == 1:
+        return np.ones(step.shape, bool)
+    straight = (episode == episode[:, :1]) & (step == step[:, :1] + np.arange(step.shape[1]))
+    return np.logical_and.accumulate(straight, axis=1)
+
+
+def _last(rows: Int64, counted: Bool) -> Int64:
+    """Return the last row Int64["b"] that counts, of Int64["b n"]."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    return rows[np.arange(len(rows)), counted.sum(axis=1) - 1]
+
+
+def _relabelled(
+    trajectory: Trajectory, episode: Int64, step: Int64, terminated: Bool
+) -> tuple[Float64, Float64]:
+    """Return Phi(s) and Phi(s') of transitions (episode, step) of any shape."""
+    phi, after = np.zeros(step.shape), np.zeros(step.shape)
+    for one in np.unique(episode):
+        values, rows = np.asarray(trajectory(int(one)), np.float64), episode == one
+        # A recording may lack the observation after its last action; a terminal Phi is never used.
+        end = step[rows] + np.where(terminated[rows], 0, 1)
+        if len(values) <= end.max():
+            raise ConfigError(
+                f"episode {one} has {end.max() + 1} states, its new potential {len(values)} values"
+            )
+        if not np.isfinite(values).all():
+            raise NonFiniteError(f"the new potential of episode {one} is not finite")
+        phi[rows] = values[step[rows]]
+        after[rows] = values[np.minimum(step[rows] + 1, len(values) - 1)]
+    return phi, after

@@ -6,6 +6,7 @@ Where it leaves SB3's SAC (Haarnoja et al. 2018), and why:
   decision and no entropy in the target: RLPD (Ball et al. 2023) and HIL-SERL.
 - A cloned actor is frozen for `actor_starts` decisions while the critic learns its value:
   a fresh critic's gradient would destroy it in a few hundred steps.
+- n-step returns (`n_steps`) come from the buffer, with SB3's own discount column.
 - A cloning term on the demonstrations of the batch keeps the actor near them.
 - A non-finite loss or gradient raises before any parameter changes.
 """
@@ -26,8 +27,9 @@ from embodied_reward.errors import NonFiniteError
 from .bc import LARGEST_TARGET, clone
 from .config import SACConfig
 from .demos import Transitions
+from .guard import refuse_rescaled_rewards
 from .networks import EnsembleCritic, LayerNormSACPolicy, input_statistics
-from .replay import DemoReplayBuffer, Relabel
+from .replay import DemoReplayBuffer, Relabel, Trajectory
 
 _LOG_2PI_HALF = 0.5 * math.log(2 * math.pi)
 MAX_GRADIENT = 10.0
@@ -87,13 +89,27 @@ class DemoSAC(SAC):
         if batch is not None and self.num_timesteps > self.actor_starts:
             self._update_actor(batch)
 
+    def exchange_potential(
+        self, own: Trajectory, version: str, demo: Trajectory | None = None
+    ) -> float:
+        """Exchange the potential behind the replayed rewards; see `DemoReplayBuffer.exchange`.
+
+        The environment must pay the same version from the next decision on
+        (`LearnedRewardVecEnv.exchange`). Targets jump by up to the returned max |Delta|, logged
+        as `reward/potential_jump`: exchange often and by little rather than seldom and by much.
+        """
+        jump = self.replay_buffer.exchange(own, version, demo)
+        self.logger.record("reward/potential_jump", jump)
+        return jump
+
     def _update_critic(self, batch: ReplayBufferSamples) -> tuple[float, float]:
         with torch.no_grad():
             action, log_prob = sample_action(self.actor, batch.next_observations)
             value = self.critic_target.values(batch.next_observations, action).amin(dim=0)
             if self.backup_entropy:
                 value = value - self._alpha() * log_prob
-            target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * self.gamma * value
+            discount = self.gamma if batch.discounts is None else batch.discounts[:, 0]
+            target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * discount * value
         predicted = self.critic.values(batch.observations, batch.actions)
         loss = 0.5 * (predicted - target).square().mean(dim=1).sum()
         self._descend(self.critic, self.critic.optimizer, loss, "critic")
@@ -198,6 +214,7 @@ def build_sac(
         cloning: False skips behaviour cloning (parameters will be restored).
     """
     config.check()
+    refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
     size = math.prod(env.action_space.shape or (1,))
     target = -size / 2 if config.target_entropy is None else config.target_entropy
@@ -218,6 +235,8 @@ def build_sac(
             "demos": demos if replay_demos else None,
             "demo_fraction": config.demo_fraction,
             "relabel": relabel,
+            "n_steps": config.n_steps,
+            "gamma": config.gamma,
             "seed": seed,
         },
         policy_kwargs=policy_kwargs(config, demos),

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from embodied_reward.cli.env_config import EnvConfig, make_env
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.frames import FramesInInfo, ProgressInInfo, Scorer
+from embodied_reward.shaping.tiers import TieredProgress, TieredScorer, Tiers
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def learner_env(
     gamma: float,
     kappa: float,
     seed: int,
+    tiers: Tiers | None = None,
     count: int = 1,
     scorer: Scorer | None = None,
     size: int | tuple[int, int] = DEFAULT_SIZE,
@@ -53,10 +55,16 @@ def learner_env(
     def one(index: int) -> gym.Env:
         env = plain_env(config, seed + index, views=views, size=size)
         flat = Monitor(FlattenObservation(RescaleAction(env, np.float32(-1), np.float32(1))))
-        wrappers = {"scorer": FramesInInfo, "progress": ProgressInInfo}
-        return wrappers[mode.source](flat) if mode.source in wrappers else flat
+        if mode.source == "scorer":
+            return FramesInInfo(flat)
+        if mode.source == "progress":
+            told = ProgressInInfo(flat)
+            return TieredProgress(told, tiers) if tiers else told
+        return flat
 
     envs = [one(index) for index in range(count)]
     vector = DummyVecEnv([lambda env=env: env for env in envs])
     vector.seed(seed)
+    if scorer is not None and tiers:
+        scorer = TieredScorer(scorer, tiers, count)
     return LearnedRewardVecEnv(vector, mode, gamma=gamma, kappa=kappa, scorer=scorer)

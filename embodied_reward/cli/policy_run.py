@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
 from embodied_reward.policies.checkpoint import PolicySpec, spec_of
-from embodied_reward.policies.config import PPOConfig, SACConfig
+from embodied_reward.policies.config import PolicyConfig, PPOConfig, SACConfig
 from embodied_reward.policies.demos import Transitions, transitions
 from embodied_reward.policies.evaluate import Evaluation
 from embodied_reward.policies.ppo import build_ppo
@@ -25,6 +26,8 @@ from embodied_reward.policies.sac import build_sac
 from embodied_reward.rewards import RewardModel, load
 from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
+from embodied_reward.shaping.diagnose import potential_warnings
+from embodied_reward.shaping.tiers import Tiers
 from embodied_reward.training.checkpoint import latest
 from embodied_reward.training.run import Tracker, save_config
 from embodied_reward.types import Episode, Float64
@@ -44,12 +47,16 @@ class PolicyRun:
 
     model: BaseAlgorithm
     callback: RunCallback
+    policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
 
     def __init__(self, config: "TrainPolicyConfig", mode: RewardMode, folder: Path) -> None:
         env = dataclasses.replace(config.env, reward=mode.base)
         self.config, self.mode, self.folder = dataclasses.replace(config, env=env), mode, folder
         self._open = contextlib.ExitStack()
         self._best = (-1.0, 0.0)
+        reward = config.reward
+        self._tiers = Tiers(reward.tiers, reward.hysteresis) if reward.tiers else None
+        self._trajectories: list[Float64] = []
 
     def prepare(self) -> int:
         """Build everything and restore the newest checkpoint; returns decisions already done.
@@ -65,14 +72,16 @@ class PolicyRun:
             )
         self.eval_env = plain_env(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
+        self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
         episodes = self._episodes()
         demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
         self.env = learner_env(
             config.env,
             self.mode,
-            gamma=config.policy.gamma,
+            gamma=self.policy.gamma,
             kappa=config.reward.kappa,
+            tiers=self._tiers,
             seed=_scene_seed(config.seed, done),
             count=config.n_envs,
             scorer=StreamScorer(reward, config.n_envs) if reward else None,
@@ -85,6 +94,12 @@ class PolicyRun:
             self.env.seed(_scene_seed(config.seed, done))
         save_config(dataclasses.replace(config, resume=False), self.folder)
         return done
+
+    def opening(self) -> str:
+        """Return what the policy learns from, and what about the potential may slow it down."""
+        gamma, kappa = self.policy.gamma, self.config.reward.kappa
+        lines = potential_warnings(self._trajectories, gamma=gamma, kappa=kappa)
+        return "\n".join([self.mode.summary(gamma, kappa), *(f"warning: {x}" for x in lines)])
 
     def learn(self) -> None:
         """Train to `config.steps` decisions. Raises KeyboardInterrupt after saving."""
@@ -156,10 +171,10 @@ class PolicyRun:
             "task": env.task_description,
             "seed": config.seed,
         }
-        return spec_of(config.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
+        return spec_of(self.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
-        policy, seed = self.config.policy, self.config.seed
+        policy, seed = self.policy, self.config.seed
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
@@ -175,7 +190,7 @@ class PolicyRun:
         )
 
     def _relabel(self, base: Any, phi: Any, phi_next: Any, terminated: Any) -> Any:
-        gamma, kappa = self.config.policy.gamma, self.config.reward.kappa
+        gamma, kappa = self.policy.gamma, self.config.reward.kappa
         return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
 
     def _episodes(self) -> EpisodeSequence | None:
@@ -197,10 +212,17 @@ class PolicyRun:
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
 
-    def _potential(self, reward: RewardModel | None) -> Any:
-        if reward is not None:
-            return lambda episode: reward.score_episode(episode).potential
-        return _true_progress if self.mode.source == "progress" else None
+    def _potential(self, reward: RewardModel | None) -> Callable[[Episode], Float64] | None:
+        if self.mode.source == "none":
+            return None
+
+        def potential(episode: Episode) -> Float64:
+            phi = reward.score_episode(episode).potential if reward else _true_progress(episode)
+            phi = self._tiers.trajectory(phi) if self._tiers else phi
+            self._trajectories.append(phi)
+            return phi
+
+        return potential
 
     def _check_rate(self, episode: Episode) -> None:
         rate = float(self.eval_env.metadata["render_fps"])

@@ -4,7 +4,7 @@ er train-policy --env.id=metaworld/window-open-v3 --policy.type=sac --dataset.ro
     --reward.path=REWARD_RUN --reward.mode=potential --steps=3000
 
 Reward modes: potential (learned, keeps the optimal policy), success, absolute, difference,
-oracle (true progress), task (the environment's dense reward).
+difference_gold, delayed, oracle (true progress), task (the environment's dense reward).
 """
 
 import contextlib
@@ -24,11 +24,15 @@ class RewardConfig:
     """What the policy learns from."""
 
     mode: str = "potential"
-    """potential, success, absolute, difference, oracle or task"""
+    """potential, success, absolute, difference, difference_gold, delayed, oracle or task"""
     path: str | None = None
     """trained reward model: run folder, checkpoint or pretrained_model"""
     kappa: float = 1.0
     """scale of the potential; 1 suits a base reward of 1 at success"""
+    tiers: int = 0
+    """steps into which the potential is divided, 4 is a good number; 0 leaves it continuous"""
+    hysteresis: float = 0.05
+    """how far the progress must fall below a tier's lower edge before the tier is lost"""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,10 @@ def train_policy(config: TrainPolicyConfig) -> int:
     set_threads(config.threads)
     seed_everything(config.seed)
     run = PolicyRun(config, mode, folder)
-    print(f"{mode.summary(config.policy.gamma, config.reward.kappa)}\nrun folder: {folder}")
+    print(f"run folder: {folder}")
     try:
         done = run.prepare()
+        print(run.opening())
         if done:
             print(f"resuming at decision {done}")
         run.learn()
@@ -116,7 +121,19 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
         raise ConfigError("--eval.n_episodes must be at least 1 and --eval.freq at least 0")
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
+    check_tiers(config.reward, mode)
     return mode
+
+
+def check_tiers(reward: RewardConfig, mode: RewardMode) -> None:
+    """Raise ConfigError for tiers that cannot be built or would be ignored."""
+    from embodied_reward.shaping.tiers import Tiers
+
+    if reward.tiers == 0:
+        return
+    if mode.source == "none":
+        raise ConfigError(f"--reward.mode={mode.name} uses no potential: leave --reward.tiers out")
+    Tiers(reward.tiers, reward.hysteresis)
 
 
 def run_folder(config: TrainPolicyConfig) -> Path:

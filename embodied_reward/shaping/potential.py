@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from embodied_reward.errors import ConfigError, did_you_mean
 
+GOLD_DELTA = 0.05  # Robo-Dopamine (2025), eq. 14: Phi(s') >= 1 - delta counts as success
+
 type Values = Any  # float, NumPy array or torch tensor; all arguments of one call broadcast
 
 
@@ -58,6 +60,21 @@ def _difference(
     return kappa * (phi_next - phi)
 
 
+def _difference_gold(
+    phi: Values, phi_next: Values, terminated: Values, gamma: float, kappa: float
+) -> Values:
+    gold = (phi_next >= 1 - GOLD_DELTA) * 1.0
+    return kappa * (phi_next - phi) + gold
+
+
+def _delayed(
+    phi: Values, phi_next: Values, terminated: Values, gamma: float, kappa: float
+) -> Values:
+    # `shaping.delayed.delayed_reward` on r_t = kappa Phi(s_{t+1}): pay, and take back at the next
+    # decision. That is the potential kappa Phi / gamma, so this is the one formula once more.
+    return shaping_reward(phi, phi_next, terminated, gamma, kappa / gamma)
+
+
 @dataclass(frozen=True)
 class RewardMode:
     """How a potential is added to the base reward.
@@ -69,6 +86,7 @@ class RewardMode:
         base: the environment's reward underneath: 1 at success, or its own dense reward.
         added: (phi, phi_next, terminated, gamma, kappa) -> what is added to the base reward.
         about: one line for logs.
+        pays_base: False where the mode replaces the environment's reward instead of adding to it.
     """
 
     name: str
@@ -77,13 +95,18 @@ class RewardMode:
     base: Literal["success", "dense"]
     added: Callable[[Values, Values, Values, float, float], Values]
     about: str
+    pays_base: bool = True
+
+    def paid(self, base: Values) -> Values:
+        """Return the part of the environment's reward that the learner sees."""
+        return base if self.pays_base else base * 0.0
 
     def total(
         self, base: Values, phi: Values, phi_next: Values, terminated: Values, gamma: float,
         kappa: float = 1.0,
     ) -> Values:  # fmt: skip
         """Return the reward that the learner sees: base + what the mode adds."""
-        return base + self.added(phi, phi_next, terminated, gamma, kappa)
+        return self.paid(base) + self.added(phi, phi_next, terminated, gamma, kappa)
 
     def summary(self, gamma: float, kappa: float) -> str:
         """Return the line that a run prints when it starts."""
@@ -107,6 +130,15 @@ MODES: dict[str, RewardMode] = {
         RewardMode(
             "difference", False, "scorer", "success", _difference,
             "success + undiscounted progress difference, kept at the terminal",
+        ),
+        RewardMode(
+            "difference_gold", False, "scorer", "success", _difference_gold,
+            "progress difference + 1 wherever Phi(s') >= 0.95, in place of the real success",
+            pays_base=False,
+        ),
+        RewardMode(
+            "delayed", True, "scorer", "success", _delayed,
+            "success + the progress of the next frame, taken back one decision later",
         ),
         RewardMode(
             "oracle", True, "progress", "success", shaping_reward,

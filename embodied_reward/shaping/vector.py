@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from embodied_reward.errors import EnvError, NonFiniteError
 from embodied_reward.shaping.frames import Scorer, stack_frames
+from embodied_reward.shaping.order import check_order
 from embodied_reward.shaping.potential import RewardMode
 from embodied_reward.types import Float64
 
@@ -36,6 +37,8 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         scorer: for `venv.num_envs` environments, where `mode.source` is "scorer".
     """
 
+    learns_reward = True  # for `check_order`
+
     def __init__(
         self,
         venv: VecEnv,
@@ -52,7 +55,8 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         self.learned_returns: deque[float] = deque(maxlen=EPISODES)
         self._phi: Float64 = np.zeros(venv.num_envs)
         self._returns: Float64 = np.zeros(venv.num_envs)
-        self._steps = 0
+        self._steps, self.potential_version = 0, ""
+        check_order(self)
 
     def reset(self) -> VecEnvObs:
         """Reset all environments and score their first frames."""
@@ -63,6 +67,22 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         self._adopt_reset_infos()
         return obs
 
+    def exchange(self, scorer: Scorer, potential: Float64, version: str) -> None:
+        """Pay another reward model's potential from the next step on.
+
+        Args:
+            scorer: has already been given the running episodes' frames.
+            potential: Float64["b"], what it says of the current states.
+            version: its name, put in `infos[i]["potential_version"]`; a replay buffer refuses
+                transitions of another version than its own.
+
+        Raises:
+            NonFiniteError: a NaN in `potential`; nothing was exchanged.
+        """
+        phi = self._finite(potential, range(self.num_envs), "at an exchange")
+        self.scorer, self._phi = scorer, phi.copy()
+        self.potential_version = version
+
     def step_wait(self) -> VecEnvStepReturn:
         """Step, score and shape. Raises NonFiniteError before anything can be stored."""
         obs, base, dones, infos = self.venv.step_wait()
@@ -72,11 +92,12 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         phi, success = self._score(infos)
         self._check(obs, base, infos)
         extra = self._extra(phi, terminated)
-        rewards = base.astype(np.float64) + extra
+        rewards = self.mode.paid(base.astype(np.float64)) + extra
         for row, info in enumerate(infos):
             info.pop("frames", None)
             info["env_reward"] = info["base_reward"] = float(base[row])
             info["potential"], info["previous_potential"] = float(phi[row]), float(self._phi[row])
+            info["potential_version"] = self.potential_version
             info["shaping"], info["learned_success"] = float(extra[row]), float(success[row])
         self._finish(rewards, dones, phi)
         return obs, rewards.astype(np.float32), dones, infos

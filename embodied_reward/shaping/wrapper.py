@@ -7,6 +7,7 @@ import numpy as np
 
 from embodied_reward.errors import NonFiniteError
 from embodied_reward.shaping.frames import Scorer
+from embodied_reward.shaping.order import check_order
 from embodied_reward.shaping.potential import RewardMode
 
 
@@ -24,6 +25,8 @@ class LearnedReward(gym.Wrapper):
         scorer: needed where `mode.source` is "scorer"; its row 0 is used.
     """
 
+    learns_reward = True  # for `check_order`
+
     def __init__(
         self,
         env: gym.Env,
@@ -38,6 +41,7 @@ class LearnedReward(gym.Wrapper):
             raise ValueError(f"mode '{mode.name}' needs a scorer")
         self.mode, self.gamma, self.kappa, self.scorer = mode, gamma, kappa, scorer
         self._phi, self._steps = 0.0, 0
+        check_order(self)
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset and score the first frame; `info` gains `potential` and `learned_success`."""
@@ -62,7 +66,7 @@ class LearnedReward(gym.Wrapper):
             "shaping": extra,
             "learned_success": success,
         }
-        return obs, float(base) + extra, terminated, truncated, info
+        return obs, float(self.mode.paid(base)) + extra, terminated, truncated, info
 
     def _score(self, *, first: bool) -> tuple[float, float]:
         if self.mode.source == "none":

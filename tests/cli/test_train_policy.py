@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from embodied_reward import config as configs
 from embodied_reward.cli import main
@@ -126,6 +127,27 @@ def test_learned_potential_from_pixels_on_two_environments(demos, reward, tmp_pa
     assert all(0 <= r["reward/potential_mean"] <= 1 for r in logged)
 
 
+def test_tiers_rate_and_n_steps_reach_the_learner(demos, tmp_path, capsys):
+    root, fps = tmp_path / "run", open_dataset(demos)[0].fps
+    more = (
+        "--reward.mode=oracle",
+        "--reward.tiers=4",
+        "--policy.discount_rate=0.4",
+        "--policy.n_steps=3",
+    )
+    assert train(root, demos, "--reward.kappa=9", *more) == 0
+    gamma, out = float(np.exp(-0.4 / fps)), capsys.readouterr().out
+    assert f"gamma {gamma:g}" in out
+    assert "warning: kappa Phi spans" in out
+    assert "--reward.kappa=1" in out
+    assert load_policy(root).spec.config.gamma == gamma
+    checkpoint = sorted((root / "checkpoints").glob("0*"))[-1]
+    replay = load_file(checkpoint / "training_state" / "replay.safetensors")
+    assert set(np.unique(replay["next_potentials"])) <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    # The configuration that is saved is the one that was given: a resumed run works it out again.
+    assert train(root, demos, "--reward.kappa=9", *more, "--resume=true", steps=70) == 0
+
+
 def test_replaying_a_demonstration_online_gives_the_demonstrations_potentials(demos, reward):
     """Replay buffer and environment use one and the same potential: same frames, same model."""
     model, episode = load(reward), open_dataset(demos)[0]
@@ -160,6 +182,10 @@ def test_replaying_a_demonstration_online_gives_the_demonstrations_potentials(de
         (["--reward.mode=success", "--dataset.root=nowhere"], "nowhere"),
         (["--reward.mode=potential", "--reward.path=nowhere"], "nowhere"),
         (["--reward.mode=oracle", "--steps=0"], "--steps"),
+        (["--reward.mode=oracle", "--policy.gamma=0.9", "--policy.discount_rate=1"], "not both"),
+        (["--reward.mode=oracle", "--policy.discount_rate=-1"], "discount rate"),
+        (["--reward.mode=success", "--reward.tiers=4"], "leave --reward.tiers out"),
+        (["--reward.mode=oracle", "--reward.tiers=4", "--reward.hysteresis=0.3"], "[0, 0.25)"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(more, message, demos, tmp_path, capsys):

@@ -115,6 +115,24 @@ def test_exchanging_the_potential_leaves_base_rewards_untouched(demos):
     np.testing.assert_array_equal(store.rewards, before)
 
 
+@pytest.mark.parametrize("bootstraps", [True, False])
+def test_one_mask_decides_on_the_bootstrap_and_on_phi(bootstraps):
+    """Where a time-out counts as an end (SB3's switch), its potential is cut off with its value."""
+    mode = mode_named("potential")
+    store = buffer(
+        relabel=lambda base, phi, after, ended: mode.total(base, phi, after, ended, GAMMA, KAPPA),
+        handle_timeout_termination=bootstraps,
+    )
+    info = {"TimeLimit.truncated": True, "base_reward": 0.0}
+    info |= {"previous_potential": 0.4, "potential": 0.7}
+    obs = np.zeros((1, 4))
+    store.add(obs, obs, np.zeros((1, 2)), np.zeros(1), np.ones(1, bool), [info])
+    batch = store.sample(1)
+    assert bool(batch.dones) != bootstraps
+    expected = KAPPA * (GAMMA * bootstraps * 0.7 - 0.4)
+    assert float(batch.rewards) == pytest.approx(expected, abs=1e-6)
+
+
 def test_samples_depend_on_the_buffers_own_seed_alone(demos):
     draws = []
     for seed, global_seed in ((3, 0), (3, 1), (4, 0)):

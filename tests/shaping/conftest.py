@@ -1,4 +1,6 @@
-"""A tiny camera environment whose potential can be read off its pixels."""
+"""A tiny camera environment whose potential can be read off its pixels, and random MDPs."""
+
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -84,3 +86,39 @@ def corridor():
 @pytest.fixture
 def brightness():
     return BrightnessScorer
+
+
+def random_mdp(rng, states=8, actions=3, terminal=0):
+    p = rng.dirichlet(np.ones(states), size=(states, actions))
+    r = rng.normal(size=(states, actions, states))
+    ends = np.zeros(states, bool)
+    ends[:terminal] = True
+    return p, r, ends
+
+
+def iterate(p, r, ends, gamma, alpha=None, sweeps=2000):
+    """Optimal (alpha None) or soft-optimal Q of an MDP; no value beyond terminal states."""
+    q = np.zeros(p.shape[:2])
+    for _ in range(sweeps):
+        v = q.max(1) if alpha is None else alpha * np.log(np.exp(q / alpha).sum(1))
+        new = (p * (r + gamma * np.where(ends, 0.0, v))).sum(2)
+        if np.abs(new - q).max() < 1e-14:
+            break
+        q = new
+    return q
+
+
+def changed_policies(count, gamma, reward, *, seed=1, terminal=2):
+    """How many of `count` MDPs have another greedy policy under reward(r, ends, rng)."""
+    rng, changed = np.random.default_rng(seed), 0
+    for _ in range(count):
+        p, r, ends = random_mdp(rng, terminal=terminal)
+        q = iterate(p, r, ends, gamma)
+        after = iterate(p, reward(r, ends, rng), ends, gamma)
+        changed += bool((q.argmax(1) != after.argmax(1))[~ends].any())
+    return changed
+
+
+@pytest.fixture
+def mdps():
+    return SimpleNamespace(random=random_mdp, iterate=iterate, changed=changed_policies)
