@@ -76,6 +76,17 @@ def finite_mean(values: npt.ArrayLike) -> float:
     return float(kept.mean()) if len(kept) else float("nan")
 
 
+def finite_pairs(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float64, Float64]:
+    """Return the pairs of two arrays of one length in which both entries are finite.
+
+    Raises:
+        ValueError: the arrays have different lengths or more than one axis.
+    """
+    a, b = _paired(a, b)
+    kept = np.isfinite(a) & np.isfinite(b)
+    return a[kept], b[kept]
+
+
 def _interval(values: Float64, level: float) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if 2 * len(finite) < len(values) or len(finite) == 0:
