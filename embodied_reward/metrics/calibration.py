@@ -35,24 +35,21 @@ class Reliability:
 def reliability(predicted: npt.ArrayLike, outcome: npt.ArrayLike, bins: int = 10) -> Reliability:
     """Sort predictions into equally wide bins over [0, 1]; bins include their lower edge.
 
-    Pairs in which either number is not finite are left out.
+    Pairs in which either number is not finite are left out. A prediction outside [0, 1] falls
+    into the nearest bin and enters its mean as it is, so that the error shows it.
 
     Args:
-        predicted: [n] in [0, 1].
+        predicted: [n], normally in [0, 1].
         outcome: [n], what happened: 0 or 1, or the true progress in [0, 1].
         bins: at least one.
 
     Raises:
-        ValueError: a prediction outside [0, 1], fewer than one bin, or unequal lengths.
+        ValueError: fewer than one bin, or unequal lengths.
     """
     predicted, outcome = finite_pairs(predicted, outcome)
     if bins < 1:
         raise ValueError(f"bins = {bins}; at least one is needed")
-    if len(predicted) and (predicted.min() < 0 or predicted.max() > 1):
-        raise ValueError(
-            f"predictions span [{predicted.min():.3g}, {predicted.max():.3g}]; [0, 1] is expected"
-        )
-    place = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    place = np.clip((predicted * bins).astype(np.int64), 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of an empty bin
         mean_predicted = np.bincount(place, predicted, bins) / count
@@ -61,9 +58,9 @@ def reliability(predicted: npt.ArrayLike, outcome: npt.ArrayLike, bins: int = 10
 
 
 def expected_calibration_error(reliability: Reliability) -> float:
-    """Return the mean |predicted - observed| over bins weighted by count, in [0, 1].
+    """Return the mean |predicted - observed| over bins weighted by count.
 
-    NaN when nothing was predicted.
+    In [0, 1] as long as the predictions are. NaN when nothing was predicted.
     """
     filled = reliability.count > 0
     if not filled.any():

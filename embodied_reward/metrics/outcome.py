@@ -74,6 +74,11 @@ def reward_hack_gap(final_potential: npt.ArrayLike, success: npt.ArrayLike) -> f
     return float(final.mean() - success.mean()) if len(final) else float("nan")
 
 
+def pays_gold(potential: Float64, delta: float = GOLD_DELTA) -> bool:
+    """Tell whether Phi >= 1 - delta anywhere in Float64["t"]."""
+    return bool((potential >= 1 - delta).any())
+
+
 def false_gold(
     potentials: Sequence[Float64], success: npt.ArrayLike, delta: float = GOLD_DELTA
 ) -> Interval:
@@ -182,7 +187,7 @@ def _gold(
     wanted = np.asarray(success, bool) == succeeded
     if len(potentials) != len(wanted):
         raise ValueError(f"{len(potentials)} potentials and {len(wanted)} outcomes do not match")
-    paid = np.array([bool((p >= 1 - delta).any()) for p in potentials], bool)
+    paid = np.array([pays_gold(p, delta) for p in potentials], bool)
     return rate(paid[wanted])
 
 

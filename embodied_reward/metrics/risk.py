@@ -58,7 +58,11 @@ def excess_aurc(error: npt.ArrayLike, uncertainty: npt.ArrayLike) -> float:
     NaN when nothing is finite or all errors are equal, for then no order is better than another.
     """
     error, uncertainty = finite_pairs(error, uncertainty)
-    if len(error) == 0 or np.ptp(error) == 0:
-        return float("nan")
-    best, chance = oracle_aurc(error), random_aurc(error)
-    return (aurc(error, uncertainty) - best) / (chance - best)
+    return normalised(aurc(error, uncertainty), oracle_aurc(error), random_aurc(error))
+
+
+def normalised(area: float, oracle: float, chance: float) -> float:
+    """Return (area - oracle) / (chance - oracle); NaN where the two bounds coincide."""
+    room = chance - oracle
+    # Sums of equal errors differ by rounding.
+    return (area - oracle) / room if room > 1e-12 * abs(chance) else float("nan")

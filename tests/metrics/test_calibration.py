@@ -49,10 +49,10 @@ def test_unknown_numbers_are_left_out_and_nothing_left_is_nan():
     assert np.isnan(empty.predicted).all()
 
 
-@pytest.mark.parametrize("predicted", [[1.2], [-0.1]])
-def test_predictions_outside_0_to_1_are_refused(predicted):
-    with pytest.raises(ValueError, match=r"\[0, 1\] is expected"):
-        reliability(predicted, [1])
+def test_predictions_outside_0_to_1_count_as_they_are():
+    found = reliability([1.5, -0.5], [1, 0])
+    assert (found.count[0], found.count[-1]) == (1, 1)
+    assert expected_calibration_error(found) == pytest.approx(0.5)
     with pytest.raises(ValueError, match="at least one"):
         reliability([0.5], [1], bins=0)
 
