@@ -50,7 +50,7 @@ def average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Return the area under the precision-recall curve, in (0, 1], by steps in recall.
 
     Equal scores enter together, so a constant scores the share of positives. NaN unless both
-    classes occur.
+    classes occur and every score is finite.
     """
     found = _sweep(scores, labels)
     if found is None:
@@ -64,7 +64,8 @@ def recall_at(scores: npt.ArrayLike, labels: npt.ArrayLike, false_rate: float = 
     """Return the highest true-positive rate whose false-positive rate is <= `false_rate`.
 
     Equal scores enter together, so a constant scores 0. With fewer than 1 / `false_rate`
-    negatives no false alarm is allowed at all. NaN unless both classes occur.
+    negatives no false alarm is allowed at all. NaN unless both classes occur and every score is
+    finite.
     """
     found = _sweep(scores, labels)
     if found is None:
@@ -165,7 +166,7 @@ def _sweep(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[Float64, Float
     """Return true and false positives when the threshold falls from score to distinct score."""
     scores, positive = _paired(scores, labels)
     positive = positive.astype(bool)
-    if positive.all() or not positive.any():
+    if positive.all() or not positive.any() or not np.isfinite(scores).all():
         return None
     _, place = np.unique(-scores, return_inverse=True)
     counts = [np.bincount(place[positive == kind], minlength=place.max() + 1) for kind in (1, 0)]

@@ -8,8 +8,8 @@ import numpy as np
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.math.statistics import spearman
+from embodied_reward.metrics.hop_probes import TRUE_MOTION, Answers, answers, ask, plan
 from embodied_reward.metrics.predictor import Predictor, hop_function
-from embodied_reward.metrics.probes import TRUE_MOTION, Answers, answers, ask, plan
 from embodied_reward.metrics.trajectory import trajectory
 from embodied_reward.metrics.voc import (
     SampledHops,
@@ -52,8 +52,9 @@ class Judged:
     # The bootstrap asks for these hundreds of times, hence the cache.
     @cached_property
     def finite(self) -> Bool:
-        """Bool["t"]: frames that were scored."""
-        return np.isfinite(self.scores.potential) & np.isfinite(self.scores.success)
+        """Bool["t"]: frames that were scored, for success too if the model judges that at all."""
+        success = np.isfinite(self.scores.success)
+        return np.isfinite(self.scores.potential) & (success | ~success.any())
 
     @cached_property
     def potential(self) -> Float64:
@@ -62,7 +63,7 @@ class Judged:
 
     @cached_property
     def success(self) -> Float64:
-        """Success probability of the scored frames."""
+        """Success probability of the scored frames; NaN from a model without a success head."""
         return self.scores.success[self.finite]
 
     @cached_property

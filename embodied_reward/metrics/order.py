@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from embodied_reward.math.statistics import finite_mean
+from embodied_reward.metrics.hop_probes import BANDS, FALSE_MOTION, band_of
 from embodied_reward.metrics.judge import Judged
 from embodied_reward.metrics.pool import failed, known, pool
-from embodied_reward.metrics.probes import BANDS, FALSE_MOTION, band_of
 from embodied_reward.types import Float64
 
 

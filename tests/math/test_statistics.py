@@ -129,6 +129,7 @@ def test_average_precision_by_steps():
     assert average_precision([0.9, 0.8], [1, 0]) == 1.0
     assert average_precision(np.full(8, 0.3), [1, 1, 0, 0, 0, 0, 0, 0]) == pytest.approx(0.25)
     assert np.isnan(average_precision([0.1, 0.2], [1, 1]))
+    assert np.isnan(average_precision([np.nan, 0.2], [1, 0]))
     assert np.isnan(average_precision([], []))
 
 

@@ -138,6 +138,20 @@ def test_reasons_say_what_is_missing(episodes):
     assert still["views_error"] == "the predictor has no two views to compare"
 
 
+def test_a_model_that_judges_no_success_is_measured_on_the_rest(episodes):
+    class NoHead(Informed):
+        def score_episode(self, episode):
+            found = super().score_episode(episode)
+            return dataclasses.replace(found, success=np.full(len(episode), np.nan))
+
+    found, whole = reasons(NoHead(), episodes), values(Informed(), episodes)
+    why = "the predictor gives no probability of success"
+    judged = {"success_auc", "success_auprc", "success_recall", "success_auc_max", "success_ece"}
+    judged |= {f"frame_success_{n}" for n in ("auc", "auprc", "recall")}
+    assert {name for name, reason in found.items() if reason == why} == judged
+    assert values(NoHead(), episodes)["mae"] == whole["mae"]
+
+
 def test_an_episode_that_nobody_could_score_leaves_everything_undefined(toy):
     class Broken:
         def score_episode(self, episode):

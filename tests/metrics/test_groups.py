@@ -7,8 +7,8 @@ import pytest
 
 from embodied_reward.math.hops import hop_label
 from embodied_reward.metrics.evaluate import evaluate
+from embodied_reward.metrics.hop_probes import FALSE_MOTION, STRIDES
 from embodied_reward.metrics.judge import judge
-from embodied_reward.metrics.probes import FALSE_MOTION, STRIDES
 from embodied_reward.metrics.success import outcome_confusion
 from embodied_reward.types import EpisodeScores
 
