@@ -13,6 +13,7 @@ from typing import Any
 from embodied_reward import rewards
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
+from embodied_reward.cli.eval_reward_groups import print_groups, print_robustness
 from embodied_reward.cli.eval_reward_table import print_readings, print_table
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.data import check_dataset
@@ -25,6 +26,8 @@ from embodied_reward.metrics.judge import Judged, judge
 from embodied_reward.metrics.overlay import write_overlay
 from embodied_reward.metrics.plots import plot_episode, plot_summary
 from embodied_reward.metrics.predictor import Predictor
+from embodied_reward.metrics.robustness import Robustness
+from embodied_reward.metrics.success import outcome_confusion
 from embodied_reward.rewards import RewardModel
 from embodied_reward.training.run import default_output_dir
 from embodied_reward.training.seeding import set_threads
@@ -53,6 +56,10 @@ class EvalRewardConfig:
     """frames between VOC samples; default: about 30 samples per episode"""
     videos: int = 3
     """episodes shown as curves and overlay videos, half of them failures where there are any"""
+    robustness: int = 6
+    """episodes scored again without each view, with moved cameras and in other light; 0 for none"""
+    verbose: bool = False
+    """print every group of metrics, not the headline alone; metrics.json always has them all"""
     resamples: int = 500
     """bootstrap resamples of the 95 % intervals"""
     seed: int = 0
@@ -80,16 +87,18 @@ def eval_reward(config: EvalRewardConfig) -> int:
     predictors = {MODEL: model, **_baselines(config, model, episodes, demos)}
     shown = pick_shown(episodes.successes, config.videos)
     folder = _output_dir(config, model)
-    judged = _judge_all(config, predictors, episodes, shown, folder)
-    table = {
-        name: summarise(rows, seed=config.seed, resamples=config.resamples)["metrics"]
-        for name, rows in judged.items()
-    }
+    changed = _robustness(config, model, predictors)
+    judged = _judge_all(config, predictors, episodes, shown, folder, changed)
+    table = _summaries(config, judged)
     plot_summary(folder / "summary.png", table, judged[MODEL])
     report = _report(config, model, judged, table, reference)
+    report["robustness"] = {name: r.summary() for name, r in changed.items()}
     _write_json(folder / "metrics.json", report)
     print_table(table, judged[MODEL], reference)
     print_readings(report["readings"])
+    if config.verbose:
+        print_groups(table)
+        print_robustness(report["robustness"])
     _closing(config, folder, [episodes[i].index for i in shown])
     return 0
 
@@ -135,19 +144,40 @@ def _judge_all(
     episodes: Sequence[Episode],
     shown: list[int],
     folder: Path,
+    changed: dict[str, Robustness],
 ) -> dict[str, list[Judged]]:
     """Decode each episode once, show it to every predictor, and draw the chosen ones."""
     judged: dict[str, list[Judged]] = {name: [] for name in predictors}
+    again = pick_shown(episodes.successes, config.robustness)
     with progress_bar() as bar:
         task = bar.add_task("episodes", total=len(episodes))
         for position in range(len(episodes)):
             episode = episodes[position]
             for name, predictor in predictors.items():
                 judged[name].append(judge(predictor, episode, interval=config.interval))
+                if position in again:
+                    changed[name].add(predictor, episode, judged[name][-1])
             if position in shown:
                 _draw(folder, episode, judged[MODEL][-1])
             bar.advance(task)
     return judged
+
+
+def _robustness(
+    config: EvalRewardConfig, model: RewardModel, predictors: dict[str, Predictor]
+) -> dict[str, Robustness]:
+    return {name: Robustness(model.card.views, seed=config.seed) for name in predictors}
+
+
+def _summaries(config: EvalRewardConfig, judged: dict[str, list[Judged]]) -> dict[str, Any]:
+    table = {}
+    with progress_bar() as bar:
+        task = bar.add_task("intervals", total=len(judged))
+        for name, rows in judged.items():
+            found = summarise(rows, seed=config.seed, resamples=config.resamples)
+            table[name] = found["metrics"]
+            bar.advance(task)
+    return table
 
 
 def _draw(folder: Path, episode: Episode, judged: Judged) -> None:
@@ -174,6 +204,7 @@ def _report(
         "interval": config.interval,
         "metrics": table[MODEL],
         "readings": readings(judged[MODEL]),
+        "outcomes": outcome_confusion(judged[MODEL]),
         "baselines": baselines,
         "beaten_by": [vars(b) for b in beaten_by(table[MODEL], baselines)],
         "episodes": rows,
@@ -210,7 +241,8 @@ def _video(folder: Path, index: int) -> Path:
 
 
 def _closing(config: EvalRewardConfig, folder: Path, shown: list[int]) -> None:
-    print(f"\nmetrics:  {folder / 'metrics.json'}\nsummary:  {folder / 'summary.png'}")
+    print(f"\nmetrics:  {folder / 'metrics.json'}  (with --verbose=true they are printed, too)")
+    print(f"summary:  {folder / 'summary.png'}")
     for index in shown:
         print(f"episode:  {_picture(folder, index)}  {_video(folder, index)}")
     print(

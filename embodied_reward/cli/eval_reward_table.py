@@ -57,9 +57,9 @@ def print_readings(readings: Mapping[str, Mapping[str, float]]) -> None:
     """Print the model's inference modes and single views; here AUC is of the final potential."""
     if not readings:
         return
-    grid = _frame("potential read as", READINGS.values())
+    grid = frame("potential read as", READINGS.values())
     for name, metrics in readings.items():
-        grid.add_row(name, *(_number(metrics[m]) for m in READINGS))
+        grid.add_row(name, *(number(metrics[m]) for m in READINGS))
     console = Console()
     console.print("")
     console.print(grid)
@@ -76,17 +76,17 @@ def _heading(judged: Sequence[Judged], reference: str) -> str:
 
 
 def _grid(table: Mapping[str, Metrics]) -> Table:
-    grid = _frame("", COLUMNS.values())
+    grid = frame("", COLUMNS.values())
     (model, metrics), *rest = table.items()
     grid.add_row(model, *(_cell(model, m, table) for m in COLUMNS), style="cyan")
     for title, bound in (("  95 % from", "low"), ("  95 % to", "high")):
-        grid.add_row(title, *(_number(metrics[m][bound]) for m in COLUMNS), style="dim")
+        grid.add_row(title, *(number(metrics[m][bound]) for m in COLUMNS), style="dim")
     for name, _ in rest:
         grid.add_row(name, *(_cell(name, m, table) for m in COLUMNS))
     return grid
 
 
-def _frame(name: str, titles: Iterable[str]) -> Table:
+def frame(name: str, titles: Iterable[str]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     grid.add_column(name, no_wrap=True)
     for title in titles:
@@ -95,13 +95,13 @@ def _frame(name: str, titles: Iterable[str]) -> Table:
 
 
 def _cell(name: str, metric: str, table: Mapping[str, Metrics]) -> str:
-    cell = _number(table[name][metric]["value"])
+    cell = number(table[name][metric]["value"])
     if (name, metric) in BY_DEFINITION:
         return f"{cell}†"
     return f"[bold]{cell}*[/bold]" if name in best(metric, table) else cell
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "-"
 
 

@@ -91,8 +91,13 @@ class PixelDistance:
     goals: Mapping[str, Float64]
 
     def score_episode(self, episode: Episode) -> EpisodeScores:
-        """Score every frame of an episode. Raises DatasetError for missing or resized views."""
-        per_view = {v: _approach(_frames(episode, v, g), g) for v, g in self.goals.items()}
+        """Score every frame of an episode by the views that it has.
+
+        Raises:
+            DatasetError: no view is left, or one has another size than its goal.
+        """
+        given = {v: g for v, g in self.goals.items() if v in episode.views} or self.goals
+        per_view = {v: _approach(_frames(episode, v, g), g) for v, g in given.items()}
         scores = _only(np.mean(list(per_view.values()), axis=0))
         return EpisodeScores(scores.potential, scores.success, scores.uncertainty, {}, per_view)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embodied_reward.metrics.catalogue import METRICS
+
 HEADLINE = (
     "voc_min",
     "mae",
@@ -17,10 +19,10 @@ HEADLINE = (
 )
 """Metrics on which a reward model must beat every baseline."""
 
-LOWER_IS_BETTER = frozenset({"mae", "mae_episode"})
+LOWER_IS_BETTER = frozenset(name for name, m in METRICS.items() if m.better == "lower")
 
 BY_DEFINITION = frozenset(
-    {("time index", "voc_plus"), ("time index", "voc_minus"), ("time index", "voc_min")}
+    ("time index", name) for name in ("voc_plus", "voc_minus", "voc_min", "voc_shuffled")
 )
 """VOC *is* correlation with time: a clock scores 1 and cannot be beaten, so it is not compared."""
 

@@ -8,12 +8,22 @@ import numpy as np
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.math.statistics import spearman
+from embodied_reward.metrics.hop_probes import TRUE_MOTION, Answers, answers, ask, plan
 from embodied_reward.metrics.predictor import Predictor, hop_function
-from embodied_reward.metrics.voc import SampledHops, Voc, auto_interval, sample_hops, voc_of_hops
+from embodied_reward.metrics.trajectory import trajectory
+from embodied_reward.metrics.voc import (
+    SampledHops,
+    ShuffledVoc,
+    Voc,
+    auto_interval,
+    sample_indices,
+    shuffled_voc,
+    voc_of_hops,
+)
 from embodied_reward.types import Bool, Episode, EpisodeScores, Float64
 
-TRUE_MOTION = 0.01
-"""Pairs whose true progress differs by less than this count as not moving."""
+PARTIAL = 0.4
+"""Mean progress from which an episode counts as a partial success."""
 
 LEAST_RANGE = 0.05
 """True progress that spans less than this within an episode has no order worth ranking."""
@@ -28,6 +38,7 @@ class Judged:
         scores: what the predictor said.
         voc: VOC+ and VOC- of the predictor's hops.
         hop_signs: 1.0 or 0.0 per sampled pair that truly differs; empty without true progress.
+        answers: what its hops say beyond VOC.
         quality: rank of the episode, NaN where not given.
     """
 
@@ -35,13 +46,15 @@ class Judged:
     scores: EpisodeScores
     voc: Voc
     hop_signs: Float64
+    answers: Answers
     quality: float
 
     # The bootstrap asks for these hundreds of times, hence the cache.
     @cached_property
     def finite(self) -> Bool:
-        """Bool["t"]: frames that were scored."""
-        return np.isfinite(self.scores.potential) & np.isfinite(self.scores.success)
+        """Bool["t"]: frames that were scored, for success too if the model judges that at all."""
+        success = np.isfinite(self.scores.success)
+        return np.isfinite(self.scores.potential) & (success | ~success.any())
 
     @cached_property
     def potential(self) -> Float64:
@@ -50,7 +63,7 @@ class Judged:
 
     @cached_property
     def success(self) -> Float64:
-        """Success probability of the scored frames."""
+        """Success probability of the scored frames; NaN from a model without a success head."""
         return self.scores.success[self.finite]
 
     @cached_property
@@ -59,6 +72,54 @@ class Judged:
         if self.episode.progress is None:
             return np.empty(0)
         return np.asarray(self.episode.progress, np.float64)[self.finite]
+
+    @cached_property
+    def uncertainty(self) -> Float64:
+        """Uncertainty of the scored frames."""
+        return self.scores.uncertainty[self.finite]
+
+    @cached_property
+    def error(self) -> Float64:
+        """|potential - true progress| of the scored frames; empty where that is unknown."""
+        return np.abs(self.potential - self.progress) if len(self.progress) else np.empty(0)
+
+    @cached_property
+    def view_spread(self) -> Float64:
+        """Standard deviation over views of the scored frames; empty with fewer than two views."""
+        views = list(self.scores.per_view.values())
+        return np.std(views, axis=0)[self.finite] if len(views) > 1 else np.empty(0)
+
+    @cached_property
+    def anchor_gap(self) -> Float64:
+        """|forward - backward| of the scored frames; empty without these modes."""
+        modes = self.scores.modes
+        if "forward" not in modes or "backward" not in modes:
+            return np.empty(0)
+        return np.abs(modes["forward"] - modes["backward"])[self.finite]
+
+    @cached_property
+    def shuffled(self) -> ShuffledVoc:
+        """VOC of a random order of frames."""
+        return shuffled_voc(self.answers.order, self.answers.shuffled)
+
+    @cached_property
+    def path(self) -> dict[str, float]:
+        """Trajectory metrics of the potential."""
+        return trajectory(self.potential)
+
+    @cached_property
+    def true_path(self) -> dict[str, float]:
+        """Trajectory metrics of the true progress, NaN where that is unknown."""
+        return trajectory(self.progress)
+
+    @cached_property
+    def true_outcome(self) -> str | None:
+        """`SE`, `PSE` or `FE` by the task's success and true progress; None where unknown."""
+        if self.episode.success is None or not len(self.progress):
+            return None
+        if self.episode.success:
+            return "SE"
+        return "PSE" if self.progress.mean() >= PARTIAL else "FE"
 
     @cached_property
     def mae(self) -> float:
@@ -105,13 +166,16 @@ def judge(
             f"'{episode.source}' has {length} frames but was given {len(scores.potential)} "
             "scores; one per frame is expected"
         )
-    hop_fn = hop_function(predictor, episode, scores)
-    sampled = sample_hops(hop_fn, length, interval or auto_interval(length))
+    frames = sample_indices(length, length // (interval or auto_interval(length)))
+    probes = plan(episode, frames)
+    hops = ask(hop_function(predictor, episode, scores), probes.pairs)
+    sampled = SampledHops(frames, hops["forward"], hops["inverse"])
     return Judged(
         dataclasses.replace(episode, views={}),
         scores,
         voc_of_hops(sampled),
         _hop_signs(sampled, episode),
+        answers(probes, hops, scores.potential),
         quality,
     )
 
@@ -127,7 +191,7 @@ def outcome(potential: Float64) -> str:
     tail = potential[-max(len(potential) // 3, 1) :]
     if potential[-1] > 0.8 and tail.mean() > 0.6:
         return "SE"
-    return "PSE" if potential.mean() >= 0.4 else "FE"
+    return "PSE" if potential.mean() >= PARTIAL else "FE"
 
 
 def mean_error(potential: Float64, progress: Float64) -> float:

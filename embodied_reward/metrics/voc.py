@@ -36,6 +36,13 @@ class Voc(NamedTuple):
     undefined: tuple[str, ...]
 
 
+class ShuffledVoc(NamedTuple):
+    """VOC in [-1, 1] that nothing accumulates in; 0 and flagged where it is undefined."""
+
+    value: float
+    undefined: bool
+
+
 class SampledHops(NamedTuple):
     """Hops between adjacent sampled frames.
 
@@ -88,6 +95,22 @@ def voc_of_hops(sampled: SampledHops) -> Voc:
     named = {"voc_plus": forward, "voc_minus": inverse}
     undefined = tuple(name for name, curve in named.items() if is_undefined(curve))
     return Voc(plus, minus, min(plus, minus), undefined)
+
+
+def shuffled_voc(frames: Int64, hops: Float64) -> ShuffledVoc:
+    """Return Spearman's correlation of time with hops from one anchor frame.
+
+    The frames come in random order and each is compared with the same random anchor, so a
+    predictor that adds something at every step gains nothing (GVL's shuffled protocol, for
+    pairs). The hop from a fixed anchor rises with the potential of the other frame.
+
+    Args:
+        frames: Int64["p"], the frames compared, in any order.
+        hops: Float64["p"], from the anchor to each.
+    """
+    value = spearman(frames, hops)
+    undefined = not np.isfinite(value)
+    return ShuffledVoc(0.0 if undefined else value, undefined)
 
 
 def sample_indices(length: int, count: int) -> Int64:

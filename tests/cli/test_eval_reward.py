@@ -8,6 +8,7 @@ import pytest
 from embodied_reward.cli import main
 from embodied_reward.cli.eval_reward import pick_shown
 from embodied_reward.data import EpisodeRecorder, open_dataset
+from embodied_reward.metrics.catalogue import METRICS, groups
 from embodied_reward.rewards import DopamineConfig, DopamineModel
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer
 from embodied_reward.training.seeding import seed_everything, set_threads
@@ -120,6 +121,50 @@ def test_metrics_stand_beside_every_baseline(evaluated):
     assert {"anchored", "incremental", "view front", "view wrist"} <= set(report["readings"])
     chosen = report["readings"]["anchored"]
     assert chosen["mae"] == report["metrics"]["mae"]["value"]
+
+
+def test_every_undefined_metric_has_a_reason_in_the_report(evaluated):
+    _, out = evaluated
+    report = json.loads((out / "metrics.json").read_text())
+    for name, metrics in {"model": report["metrics"], **report["baselines"]}.items():
+        for metric, entry in metrics.items():
+            assert (entry["value"] is None) == ("reason" in entry), (name, metric)
+    # The model can be judged on everything but given qualities.
+    undefined = {m for m, entry in report["metrics"].items() if entry["value"] is None}
+    assert undefined == {"kendall_tau_a"}
+    assert sum(sum(row.values()) for row in report["outcomes"].values()) == 4
+
+
+def test_robustness_of_model_and_baselines_is_reported(evaluated):
+    _, out = evaluated
+    report = json.loads((out / "metrics.json").read_text())
+    found = report["robustness"]
+    assert set(found) == {"model", *report["baselines"]}
+    assert found["model"]["episodes"] == 4
+    assert found["model"]["whole"]["mae"] == report["metrics"]["mae"]["value"]
+    for view in VIEWS:
+        less = found["model"]["without"][view]
+        assert "reason" in less or less["mae"] > found["model"]["whole"]["mae"]
+        assert found["pixel distance"]["without"][view]["mae"] > 0
+    assert 0 < found["model"]["stability"]["view jitter"] < 0.3
+    assert found["constant"]["stability"] == {"view jitter": 0.0, "lighting": 0.0}
+
+
+def test_verbose_prints_every_group_within_100_columns(evaluated, tmp_path, capsys, monkeypatch):
+    argv, _ = evaluated
+    monkeypatch.setenv("COLUMNS", "100")
+    more = ["--videos=0", "--resamples=0", "--verbose=true", "--robustness=2"]
+    assert main([*argv[:4], f"--output_dir={tmp_path}", *more]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for group, names in groups().items():
+        titles = [METRICS[name].title for name in names]
+        heads = [line for line in lines if line.startswith(f"{group} ")]
+        assert any(all(title in head for title in titles) for head in heads), group
+    assert "- tau_a: fewer than two episodes have a given quality" in lines
+    assert any(line.startswith("without front") for line in lines)
+    tables = [line for line in lines if line[:8] in ("model   ", "pixel di", "without ")]
+    assert len(tables) > 12
+    assert max(map(len, tables)) <= 100
 
 
 def test_same_seed_writes_the_same_bytes(evaluated, tmp_path):

@@ -1,10 +1,24 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from embodied_reward.math.statistics import auc, bootstrap, finite_mean, kendall_tau_a, spearman
+from embodied_reward.math.statistics import (
+    auc,
+    average_precision,
+    bootstrap,
+    finite_mean,
+    finite_pairs,
+    kendall_by_class,
+    kendall_tau_a,
+    pearson,
+    ranking_accuracy,
+    recall_at,
+    spearman,
+)
 
 seeds = st.integers(0, 100_000)
 
@@ -99,3 +113,63 @@ def test_bootstrap_repeats_with_its_seed_and_flags_what_is_mostly_undefined():
     assert first["mean"] == again["mean"]
     assert first["mean"][0] < np.mean(items) < first["mean"][1]
     assert np.isnan(first["never"]).all()
+
+
+def test_pearson():
+    assert pearson([0, 1, 2], [5, 7, 9]) == pytest.approx(1.0)
+    assert pearson([0, 1, 2, 3], [1, 0, 0, 1]) == pytest.approx(0.0)
+    # A constant that no binary fraction holds exactly is still a constant.
+    assert np.isnan(pearson([0.1] * 7, np.arange(7)))
+    assert np.isnan(pearson([1], [1]))
+
+
+def test_average_precision_by_steps():
+    # Precisions 1, 2/3 at the two positives.
+    assert average_precision([0.9, 0.8, 0.7, 0.1], [1, 0, 1, 0]) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision([0.9, 0.8], [1, 0]) == 1.0
+    assert average_precision(np.full(8, 0.3), [1, 1, 0, 0, 0, 0, 0, 0]) == pytest.approx(0.25)
+    assert np.isnan(average_precision([0.1, 0.2], [1, 1]))
+    assert np.isnan(average_precision([np.nan, 0.2], [1, 0]))
+    assert np.isnan(average_precision([], []))
+
+
+def test_recall_at_a_false_positive_rate():
+    scores = np.r_[np.linspace(0.5, 1, 10), np.linspace(0, 0.6, 200)]
+    labels = np.r_[np.ones(10), np.zeros(200)]
+    # Two of two hundred false alarms are allowed: 0.6 and 0.597 pass, above lie 0.611 to 1.
+    assert recall_at(scores, labels) == pytest.approx(0.8)
+    assert recall_at([0.9, 0.5, 0.7], [1, 1, 0]) == 0.5
+    assert recall_at(np.ones(6), [1, 1, 1, 0, 0, 0]) == 0.0
+    assert np.isnan(recall_at([1.0], [1]))
+
+
+def test_ranking_accuracy_counts_ties_as_wrong():
+    assert ranking_accuracy([0.1, 0.5, 0.9], [1, 2, 3]) == 1.0
+    assert ranking_accuracy([0.5, 0.5, 0.9], [1, 2, 3]) == pytest.approx(2 / 3)
+    assert ranking_accuracy([0.5, 0.5, 0.9], [1, 1, 3]) == 1.0
+    assert ranking_accuracy(np.ones(3), [1, 2, 3]) == 0.0
+    assert np.isnan(ranking_accuracy([0.1, 0.2], [1, 1]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 3)), min_size=3, max_size=9).filter(
+        lambda rows: len({q for _, q in rows}) > 1
+    )
+)
+def test_kendall_by_class_is_the_average_over_one_item_per_class(rows):
+    values, quality = np.array(rows, float).T
+    groups = [values[quality == q] for q in np.unique(quality)]
+    taus = [kendall_tau_a(pick, range(len(pick))) for pick in itertools.product(*groups)]
+    assert kendall_by_class(values, quality) == pytest.approx(np.mean(taus))
+
+
+def test_kendall_by_class_of_a_constant_is_0_and_of_one_class_undefined():
+    assert kendall_by_class(np.ones(4), [1, 1, 2, 3]) == 0.0
+    assert np.isnan(kendall_by_class([0.1, 0.2], [1, 1]))
+
+
+def test_finite_pairs_keep_what_both_sides_know():
+    a, b = finite_pairs([1, np.nan, 3, 4], [1, 2, np.inf, 4])
+    assert a.tolist() == b.tolist() == [1, 4]
+    with pytest.raises(ValueError, match="one length"):
+        finite_pairs([1], [1, 2])
