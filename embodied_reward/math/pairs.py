@@ -42,11 +42,13 @@ class Pairs:
         before: Int64["p"] frame index.
         after: Int64["p"] frame index.
         hop: Float64["p"] in [-1, 1].
+        reversed_hop: Float64["p"], the label were start and goal exchanged (Phi' = 1 - Phi).
     """
 
     before: Int64
     after: Int64
     hop: Float64
+    reversed_hop: Float64
 
     def __len__(self) -> int:
         return len(self.hop)
@@ -68,6 +70,7 @@ def sample_pairs(frames: Int64, sampler: PairSampler, rng: np.random.Generator) 
         before=np.concatenate([frames[i[chosen]], zero.before]),
         after=np.concatenate([frames[j[chosen]], zero.after]),
         hop=np.concatenate([hop[chosen], zero.hop]),
+        reversed_hop=np.concatenate([hop_label(1 - phi[i], 1 - phi[j])[chosen], zero.hop]),
     )
 
 
@@ -139,7 +142,7 @@ def _zero_hops(frames: Int64, count: int, rng: np.random.Generator) -> Pairs:
     span = frames[np.minimum(at + 1, len(frames) - 1)] - frames[np.maximum(at - 1, 0)]
     shift = np.floor(ZERO_SHIFT * span).astype(np.int64) * rng.choice([-1, 1], count)
     after = np.clip(frames[at] + shift, frames[0], frames[-1])
-    return Pairs(frames[at], after, np.zeros(count))
+    return Pairs(frames[at], after, np.zeros(count), np.zeros(count))
 
 
 def _bin(value: np.ndarray, low: float, high: float, bins: int) -> Int64:

@@ -108,6 +108,7 @@ class DopamineModel(RewardModel):
             sampler=config.sampler(),
             reference_swap=config.reference_swap,
             mismatch=config.mismatch,
+            reverse=config.reverse,
             failure_margin=config.failure_margin,
             heads=config.heads,
         )

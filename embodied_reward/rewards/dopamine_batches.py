@@ -8,7 +8,9 @@ What teaches the model to say *no*:
 - frames before the goal, and failed episodes, are negatives of the success head (truncations);
 - a failed episode's progress is bounded: it stays below 1, how far below nobody knows;
 - where the data holds several tasks, some pairs see another task's start and goal. They then have
-  no progress: H(start', s) = 0, H(goal', s) = -1, and no motion between frames counts.
+  no progress: H(start', s) = 0, H(goal', s) = -1, and no motion between frames counts;
+- some pairs see start and goal exchanged, and then progress runs backward: so the references, and
+  not the looks of a scene, say what the task is.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from torch import Tensor
 from embodied_reward.errors import DatasetError
 from embodied_reward.math.pairs import Pairs, PairSampler, sample_pairs
 from embodied_reward.rewards.dopamine_demos import Demo
-from embodied_reward.types import Float64, Int64
+from embodied_reward.types import Bool, Float64, Int64
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class BatchSettings:
     sampler: PairSampler
     reference_swap: float
     mismatch: float
+    reverse: float
     failure_margin: float
     heads: int
 
@@ -180,7 +183,9 @@ def _failed_part(demo: Demo, rng: np.random.Generator) -> _Part:
     count = min(len(demo.frames), 24)
     empty = np.empty(0, np.int64)
     chosen = np.sort(rng.choice(len(demo.frames), count, replace=False))
-    return _Part(demo, chosen, Pairs(empty, empty, np.empty(0)), int(chosen[0]), int(chosen[0]))
+    return _Part(
+        demo, chosen, Pairs(empty, empty, np.empty(0), np.empty(0)), int(chosen[0]), int(chosen[0])
+    )
 
 
 class _Assembler:
@@ -253,7 +258,13 @@ class _Assembler:
         )
         source[rows] = stranger[rows]
         before, hop = self._mismatch(rows, source, before, hop)
-        return self._hop_pairs(own, before, after, source, hop)
+        exchange = np.zeros(len(own), bool)
+        if self.settings.reverse:
+            exchange = self.rng.random(len(own)) < self.settings.reverse
+            exchange[rows] = False
+        back = np.concatenate([p.pairs.reversed_hop for p in self.parts])
+        hop = np.where(exchange, back, hop)
+        return self._hop_pairs(own, before, after, source, hop, exchange)
 
     def _mismatch(
         self, rows: Int64, source: Int64, before: Int64, hop: Float64
@@ -283,9 +294,18 @@ class _Assembler:
         )
 
     def _hop_pairs(
-        self, own: Int64, before: Int64, after: Int64, source: Int64, hop: Float64
+        self,
+        own: Int64,
+        before: Int64,
+        after: Int64,
+        source: Int64,
+        hop: Float64,
+        exchange: Bool | None = None,
     ) -> HopPairs:
-        indices = (before, after, self.start[source], self.goal[source])
+        start, goal = self.start[source], self.goal[source]
+        if exchange is not None:
+            start, goal = np.where(exchange, goal, start), np.where(exchange, start, goal)
+        indices = (before, after, start, goal)
         return HopPairs(
             *(torch.from_numpy(np.asarray(i, np.int64)) for i in indices),
             hop=torch.from_numpy(hop).float(),

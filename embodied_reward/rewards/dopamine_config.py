@@ -52,6 +52,9 @@ class DopamineConfig(RewardModelConfig):
     """hop heads on one trunk, each trained on its own bootstrap of the demonstrations"""
     mismatch: float = 0.1
     """share of pairs that see another task's start and goal, where the data has several tasks"""
+    reverse: float = 0.0
+    """share of pairs that see start and goal exchanged, with the labels of the way back; makes a
+    model of several tasks read the task from its references"""
     failure_margin: float = 0.1
     """a failed episode's progress is taught to stay below 1 by this much"""
     failure_weight: float = 0.5

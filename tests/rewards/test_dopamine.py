@@ -364,3 +364,16 @@ def test_a_model_on_a_transformers_encoder_trains_and_reloads(demos, tmp_path):
         load(tmp_path / "out").score_episode(episode).potential,
         model.score_episode(episode).potential,
     )
+
+
+def test_exchanged_references_reverse_the_labels(demos):
+    """With every pair reversed, what goes right to the line counts as going back."""
+    plain = DopamineModel.create(small_config(chunk=1)).dataset(demos).batch(2, 0, 0)
+    back = DopamineModel.create(small_config(chunk=1, reverse=1.0)).dataset(demos).batch(2, 0, 0)
+    column = (back.frames[:, 0, :, :, 0] > 200).any(1).int().argmax(-1).numpy()
+    pairs = back.pairs
+    assert (column[pairs.start] > column[pairs.goal]).all()
+    up = pairs.hop.numpy() > 0.3
+    assert (column[pairs.after[up]] <= column[pairs.before[up]]).all()
+    assert (column[pairs.after[up]] < column[pairs.before[up]]).mean() > 0.9
+    assert torch.equal(plain.pairs.before, pairs.before)
