@@ -88,7 +88,8 @@ def eval_reward(config: EvalRewardConfig) -> int:
     shown = pick_shown(episodes.successes, config.videos)
     folder = _output_dir(config, model)
     changed = _robustness(config, model, predictors)
-    judged = _judge_all(config, predictors, episodes, shown, folder, changed)
+    again = pick_shown(episodes.successes, config.robustness)
+    judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
     table = _summaries(config, judged)
     plot_summary(folder / "summary.png", table, judged[MODEL])
     report = _report(config, model, judged, table, reference)
@@ -145,10 +146,10 @@ def _judge_all(
     shown: list[int],
     folder: Path,
     changed: dict[str, Robustness],
+    again: list[int],
 ) -> dict[str, list[Judged]]:
     """Decode each episode once, show it to every predictor, and draw the chosen ones."""
     judged: dict[str, list[Judged]] = {name: [] for name in predictors}
-    again = pick_shown(episodes.successes, config.robustness)
     with progress_bar() as bar:
         task = bar.add_task("episodes", total=len(episodes))
         for position in range(len(episodes)):

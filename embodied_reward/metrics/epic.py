@@ -77,8 +77,8 @@ def epic_table(
         Distance in [0, 1]; NaN when either reward is canonically constant on the coverage.
     """
     rewards = [np.broadcast_to(r, coverage.shape) for r in (first, second)]
-    canonical = [canonical_table(r, gamma, states, actions).ravel() for r in rewards]
-    return pearson_distance(*canonical, coverage.ravel(), size=(_size(first), _size(second)))
+    a, b = (canonical_table(r, gamma, states, actions).ravel() for r in rewards)
+    return pearson_distance(a, b, coverage.ravel(), size=(_size(first), _size(second)))
 
 
 def canonical_samples(
@@ -109,9 +109,9 @@ def epic_samples(
 
     Arguments are those of `canonical_samples`; NaN when either is canonically constant.
     """
-    pair = [canonical_samples(r, transitions, draws, gamma) for r in (first, second)]
+    a, b = (canonical_samples(r, transitions, draws, gamma) for r in (first, second))
     own = (transitions.state, transitions.action, transitions.next_state)
-    return pearson_distance(*pair, size=(_size(first(*own)), _size(second(*own))))
+    return pearson_distance(a, b, size=(_size(first(*own)), _size(second(*own))))
 
 
 def pearson_distance(
@@ -133,10 +133,10 @@ def pearson_distance(
         size: magnitude of what `a` and `b` were computed from; spread that is mere rounding
             of it counts as none.
     """
-    weights = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
-    used = weights > 0
-    weights = weights[used] / weights[used].sum()
-    units = [_standard(x[used], weights, s) for x, s in zip((a, b), size, strict=True)]
+    given = np.ones(len(a)) if weights is None else np.asarray(weights, np.float64)
+    used = given > 0
+    shares = given[used] / given[used].sum()
+    units = [_standard(x[used], shares, s) for x, s in zip((a, b), size, strict=True)]
     return float(np.clip(np.linalg.norm(units[0] - units[1]) / 2, 0.0, 1.0))
 
 

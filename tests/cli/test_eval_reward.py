@@ -144,7 +144,7 @@ def test_robustness_of_model_and_baselines_is_reported(evaluated):
     assert found["model"]["whole"]["mae"] == report["metrics"]["mae"]["value"]
     for view in VIEWS:
         less = found["model"]["without"][view]
-        assert "reason" in less or less["mae"] > found["model"]["whole"]["mae"]
+        assert 0 < less["mae"] != found["model"]["whole"]["mae"]
         assert found["pixel distance"]["without"][view]["mae"] > 0
     assert 0 < found["model"]["stability"]["view jitter"] < 0.3
     assert found["constant"]["stability"] == {"view jitter": 0.0, "lighting": 0.0}
