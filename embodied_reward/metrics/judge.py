@@ -40,8 +40,9 @@ class Judged:
     # The bootstrap asks for these hundreds of times, hence the cache.
     @cached_property
     def finite(self) -> Bool:
-        """Bool["t"]: frames that were scored."""
-        return np.isfinite(self.scores.potential) & np.isfinite(self.scores.success)
+        """Bool["t"]: frames that were scored, for success too if the model judges that at all."""
+        success = np.isfinite(self.scores.success)
+        return np.isfinite(self.scores.potential) & (success | ~success.any())
 
     @cached_property
     def potential(self) -> Float64:
@@ -50,7 +51,7 @@ class Judged:
 
     @cached_property
     def success(self) -> Float64:
-        """Success probability of the scored frames."""
+        """Success probability of the scored frames; NaN from a model without a success head."""
         return self.scores.success[self.finite]
 
     @cached_property
