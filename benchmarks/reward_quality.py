@@ -39,16 +39,20 @@ def er(verb: str, *arguments: str) -> None:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
+def collect(task: str, seed: int, folder: Path) -> None:
+    env = f"--env.id=metaworld/{task}-v3"
+    if not (folder / "demos").exists():
+        er("collect", "--preset=demos", env, f"--seed={seed}", f"--output_dir={folder}/demos")
+    if not (folder / "unseen").exists():
+        unseen = f"--output_dir={folder}/unseen"
+        er("collect", "--preset=held-out", env, f"--seed={1000 + seed}", unseen)
+
+
 def run(task: str, seed: int, out: Path) -> dict:
     folder = out / f"{task}_{seed}"
     report = folder / "eval" / "metrics.json"
     if not report.exists():
-        env = f"--env.id=metaworld/{task}-v3"
-        if not (folder / "demos").exists():
-            er("collect", "--preset=demos", env, f"--seed={seed}", f"--output_dir={folder}/demos")
-        if not (folder / "unseen").exists():
-            unseen = f"--output_dir={folder}/unseen"
-            er("collect", "--preset=held-out", env, f"--seed={1000 + seed}", unseen)
+        collect(task, seed, folder)
         er(
             "train-reward",
             f"--dataset.root={folder}/demos",
