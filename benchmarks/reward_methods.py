@@ -1,6 +1,7 @@
 """Every reward method from the same ten demonstrations, on the same twenty unseen episodes.
 
-    uv run python benchmarks/reward_methods.py [--tasks=a,b] [--seeds=1] [--steps=300] [--methods=..]
+    uv run python benchmarks/reward_methods.py [--tasks=a,b] [--seeds=1] [--steps=300]
+                                               [--methods=tcc,dopamine]
 
 For every task and seed: the data of `benchmarks/reward_quality.py` (made as there, or reused where
 its folder exists), one `er train-reward` per method with its default configuration and one
@@ -76,9 +77,8 @@ def measure(runs: dict[str, Path], folder: Path, steps: int) -> dict[str, dict]:
     return rows | {name: values(metrics) for name, metrics in report["baselines"].items()}
 
 
-def values(metrics: dict) -> dict[str, float]:
-    found = {m: metrics[m]["value"] for m in COLUMNS.values() if m in metrics}
-    return {m: float("nan") if v is None else v for m, v in found.items()}
+def values(metrics: dict) -> dict[str, float | None]:
+    return {m: metrics[m]["value"] for m in COLUMNS.values() if m in metrics}
 
 
 def table(runs: list[dict[str, dict]]) -> str:
