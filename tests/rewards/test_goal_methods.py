@@ -99,7 +99,9 @@ def phase_episode(index, length):
 def test_tcc_aligns_videos_of_two_speeds():
     """Acceptance: Kendall's tau >= 0.95, and the reward rises along a demonstration."""
     demos = [phase_episode(i, length) for i, length in enumerate((24, 48, 24, 48))]
-    config = tiny("tcc", shift=0, erase=0.0, view_dropout=0.0, success_weight=0.0, frames=16, temperature=1.0)
+    config = tiny(
+        "tcc", shift=0, erase=0.0, view_dropout=0.0, success_weight=0.0, frames=16, temperature=1.0
+    )
     model = fit(untrained(config), demos, steps=60, batch=4)
     slow, fast = phase_episode(8, 48), phase_episode(9, 24)
     with torch.no_grad():
