@@ -1,8 +1,10 @@
 """Measure a reward model beside trivial baselines: table, metrics.json, curves, videos.
 
 er eval-reward --reward_model.path=RUN --dataset.root=UNSEEN [--reference.root=DEMOS]
+               [--compare=OTHER_RUN,THIRD_RUN]
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -49,6 +51,8 @@ class EvalRewardConfig:
     """Everything `er eval-reward` can be told."""
 
     reward_model: RewardModelPath = field(default_factory=RewardModelPath)
+    compare: tuple[str, ...] = ()
+    """other trained models to set beside it, separated by commas; each looks at its own views"""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     reference: DatasetConfig = field(default_factory=DatasetConfig)
     """demonstrations the baselines may look at (goal picture); default: the dataset's successes"""
@@ -79,23 +83,25 @@ def main(argv: list[str]) -> int:
 
 def eval_reward(config: EvalRewardConfig) -> int:
     """Score, compare, draw; returns 0 also when a baseline wins, because that is a result."""
-    model = _load(config)
-    episodes = config.dataset.open()
-    check_dataset(episodes, views=model.card.views)
+    models = _load(config)
+    model, episodes = models[MODEL], config.dataset.open()
+    for views in dict.fromkeys(m.card.views for m in models.values()):
+        check_dataset(episodes, views=views)
     set_threads(config.threads)
     demos, reference = _reference(config, episodes)
-    predictors = {MODEL: model, **_baselines(config, model, episodes, demos)}
+    predictors = {**models, **_baselines(config, model, episodes, demos)}
     shown = pick_shown(episodes.successes, config.videos)
     folder = _output_dir(config, model)
     changed = _robustness(config, model, predictors)
     again = pick_shown(episodes.successes, config.robustness)
     judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
     table = _summaries(config, judged)
-    plot_summary(folder / "summary.png", table, judged[MODEL])
-    report = _report(config, model, judged, table, reference)
+    plot_summary(folder / "summary.png", table, judged[MODEL], models=len(models))
+    report = _report(config, models, judged, table, reference)
     report["robustness"] = {name: r.summary() for name, r in changed.items()}
     _write_json(folder / "metrics.json", report)
-    print_table(table, judged[MODEL], reference)
+    sources = dict(zip(models, _paths(config), strict=True))
+    print_table(table, judged[MODEL], reference, models=sources)
     print_readings(report["readings"])
     if config.verbose:
         print_groups(table)
@@ -115,10 +121,26 @@ def pick_shown(successes: Sequence[bool | None], count: int) -> list[int]:
     return sorted(picked)
 
 
-def _load(config: EvalRewardConfig) -> RewardModel:
+def row_names(types: Sequence[str]) -> list[str]:
+    """Name the compared models by their type, numbered where a name is taken: `tcc`, `tcc 2`."""
+    names: list[str] = []
+    for kind in types:
+        tries = (kind if n == 1 else f"{kind} {n}" for n in itertools.count(1))
+        names.append(next(name for name in tries if name not in (MODEL, *names)))
+    return names
+
+
+def _paths(config: EvalRewardConfig) -> list[str]:
     if config.reward_model.path is None:
         raise ConfigError("give the reward model with --reward_model.path=RUN")
-    return rewards.load(config.reward_model.path, device=config.device)
+    return [config.reward_model.path, *config.compare]
+
+
+def _load(config: EvalRewardConfig) -> dict[str, RewardModel]:
+    """Load every model by the name of its row; the first is the one that is evaluated."""
+    first, *others = [rewards.load(path, device=config.device) for path in _paths(config)]
+    names = row_names([m.card.type for m in others])
+    return {MODEL: first, **dict(zip(names, others, strict=True))}
 
 
 def _reference(
@@ -190,25 +212,42 @@ def _draw(folder: Path, episode: Episode, judged: Judged) -> None:
 
 def _report(
     config: EvalRewardConfig,
-    model: RewardModel,
+    models: dict[str, RewardModel],
     judged: dict[str, list[Judged]],
     table: dict[str, Any],
     reference: str,
 ) -> dict[str, Any]:
-    rows = summarise(judged[MODEL], resamples=0)["episodes"]
-    baselines = {name: metrics for name, metrics in table.items() if name != MODEL}
+    baselines = {name: metrics for name, metrics in table.items() if name not in models}
+    entries = {
+        name: _entry(path, model, judged[name], table[name], baselines)
+        for path, (name, model) in zip(_paths(config), models.items(), strict=True)
+    }
     return {
-        "reward_model": {"path": config.reward_model.path, **model.card.to_dict()},
+        **entries.pop(MODEL),
         "dataset": config.dataset.label(),
         "reference": reference,
         "seed": config.seed,
         "interval": config.interval,
-        "metrics": table[MODEL],
-        "readings": readings(judged[MODEL]),
-        "outcomes": outcome_confusion(judged[MODEL]),
         "baselines": baselines,
-        "beaten_by": [vars(b) for b in beaten_by(table[MODEL], baselines)],
-        "episodes": rows,
+        "compared": entries,
+    }
+
+
+def _entry(
+    path: str,
+    model: RewardModel,
+    judged: list[Judged],
+    metrics: dict[str, Any],
+    baselines: dict[str, Any],
+) -> dict[str, Any]:
+    """Return what the report says of one model."""
+    return {
+        "reward_model": {"path": path, **model.card.to_dict()},
+        "metrics": metrics,
+        "readings": readings(judged),
+        "outcomes": outcome_confusion(judged),
+        "beaten_by": [vars(b) for b in beaten_by(metrics, baselines)],
+        "episodes": summarise(judged, resamples=0)["episodes"],
     }
 
 

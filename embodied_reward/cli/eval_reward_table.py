@@ -1,7 +1,7 @@
-"""The printed table of `er eval-reward`: the model beside every baseline, 80 columns wide."""
+"""The printed table of `er eval-reward`: models beside every baseline, 80 columns wide."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -35,12 +35,26 @@ gap     mean final potential of successes minus that of failures"""
 Metrics = Mapping[str, Mapping[str, float]]
 
 
-def print_table(table: Mapping[str, Metrics], judged: Sequence[Judged], reference: str) -> None:
-    """Print the headline metrics; the first row of `table` is the model."""
+def print_table(
+    table: Mapping[str, Metrics],
+    judged: Sequence[Judged],
+    reference: str,
+    *,
+    models: Mapping[str, str],
+) -> None:
+    """Print the headline metrics.
+
+    Args:
+        table: name -> `metrics` of `evaluate`.
+        judged: the episodes, as one of the models saw them.
+        reference: where the goal picture of `pixel distance` comes from.
+        models: name -> path of those rows that are reward models; the others are baselines.
+    """
     console = Console()
     console.print(_heading(judged, reference), highlight=False, soft_wrap=True)
-    console.print(_grid(table))
-    for line in [LEGEND, *_notes(table)]:
+    console.print(_grid(table, models))
+    sources = [f"{name}: {path}" for name, path in models.items()] if len(models) > 1 else []
+    for line in [LEGEND, *_notes(table, models), *sources]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -75,13 +89,14 @@ def _heading(judged: Sequence[Judged], reference: str) -> str:
     )
 
 
-def _grid(table: Mapping[str, Metrics]) -> Table:
+def _grid(table: Mapping[str, Metrics], models: Collection[str]) -> Table:
     grid = frame("", COLUMNS.values())
-    (model, metrics), *rest = table.items()
-    grid.add_row(model, *(_cell(model, m, table) for m in COLUMNS), style="cyan")
-    for title, bound in (("  95 % from", "low"), ("  95 % to", "high")):
-        grid.add_row(title, *(number(metrics[m][bound]) for m in COLUMNS), style="dim")
-    for name, _ in rest:
+    for name in models:
+        grid.add_row(name, *(_cell(name, m, table) for m in COLUMNS), style="cyan")
+        for title, bound in (("  95 % from", "low"), ("  95 % to", "high")):
+            bounds = (number(table[name][m][bound]) for m in COLUMNS)
+            grid.add_row(title, *bounds, style="dim")
+    for name in (n for n in table if n not in models):
         grid.add_row(name, *(_cell(name, m, table) for m in COLUMNS))
     return grid
 
@@ -105,13 +120,23 @@ def number(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
-def _notes(table: Mapping[str, Any]) -> list[str]:
-    (_, model), *rest = table.items()
+def _notes(table: Mapping[str, Any], models: Collection[str]) -> list[str]:
+    baselines = {name: metrics for name, metrics in table.items() if name not in models}
     lines = ["*       best of the column; † time order by definition, not compared; - undefined"]
+    for name in models:
+        title = "the model" if len(models) == 1 else name
+        lines += _against_baselines(title, table[name], baselines)
+    return lines
+
+
+def _against_baselines(
+    title: str, model: Mapping[str, Any], baselines: Mapping[str, Any]
+) -> list[str]:
+    lines = []
     if undefined := model["voc_undefined"]["value"]:
-        lines.append(f"VOC was undefined in {undefined:.0f} episode(s) and counts as 0 there.")
+        lines.append(f"VOC of {title} was undefined in {undefined:.0f} episode(s): 0 there.")
     compared = [COLUMNS[m] for m in HEADLINE if math.isfinite(model[m]["value"])]
-    found = beaten_by(model, dict(rest))
+    found = beaten_by(model, baselines)
     if not found:
-        lines.append(f"\nNo baseline beats the model on {', '.join(compared)}.")
-    return lines + [f"WARNING: {entry}" for entry in found]
+        lines.append(f"\nNo baseline beats {title} on {', '.join(compared)}.")
+    return lines + [f"WARNING: {entry.against(title)}" for entry in found]

@@ -37,8 +37,12 @@ class Beaten:
     model_value: float
 
     def __str__(self) -> str:
+        return self.against("the model")
+
+    def against(self, model: str) -> str:
+        """Return the finding in words, with a name for the model."""
         return (
-            f"'{self.baseline}' beats the model on {self.metric}: "
+            f"'{self.baseline}' beats {model} on {self.metric}: "
             f"{self.baseline_value:.3f} against {self.model_value:.3f}"
         )
 

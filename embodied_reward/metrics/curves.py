@@ -35,11 +35,10 @@ class Curve:
 
 
 def headline_curves(episode: Episode, scores: EpisodeScores) -> list[Curve]:
-    """Return the potential, the success probability and, where known, the true progress."""
-    curves = [
-        Curve("potential", scores.potential, COLOURS["potential"], 2.2),
-        Curve("success", scores.success, COLOURS["success"], 1.4),
-    ]
+    """Return the potential and, where known, the success probability and the true progress."""
+    curves = [Curve("potential", scores.potential, COLOURS["potential"], 2.2)]
+    if np.isfinite(scores.success).any():
+        curves.append(Curve("success", scores.success, COLOURS["success"], 1.4))
     if episode.progress is not None:
         true = np.asarray(episode.progress, np.float64)
         curves.append(Curve("true progress", true, COLOURS["true progress"], 1.2, "--"))

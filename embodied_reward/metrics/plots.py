@@ -15,7 +15,7 @@ from embodied_reward.metrics.comparison import HEADLINE, LOWER_IS_BETTER
 from embodied_reward.metrics.judge import Judged
 from embodied_reward.types import Episode, EpisodeScores
 
-MODEL_COLOUR, BASELINE_COLOUR = "#0072B2", "#B0B0B0"
+MODEL_COLOUR, OTHER_COLOUR, BASELINE_COLOUR = "#0072B2", "#56B4E9", "#B0B0B0"
 
 
 def plot_episode(
@@ -42,29 +42,43 @@ def plot_episode(
 
 
 def plot_summary(
-    path: Path | str, table: Mapping[str, Mapping[str, Any]], judged: Sequence[Judged]
+    path: Path | str,
+    table: Mapping[str, Mapping[str, Any]],
+    judged: Sequence[Judged],
+    *,
+    models: int = 1,
 ) -> Path:
     """Write a PNG: every headline metric beside the baselines, and predicted against true.
 
     Args:
         path: PNG to write.
-        table: name -> `metrics` of `evaluate`; the first row is the model.
-        judged: the model's episodes.
+        table: name -> `metrics` of `evaluate`; the first `models` rows are reward models.
+        judged: the episodes of the first model.
+        models: how many rows are reward models.
     """
     columns = (len(HEADLINE) + 3) // 2
     figure = Figure(figsize=(3.0 * columns, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, columns)
     cells = [(r, c) for r in range(2) for c in range(columns - 1)]
     for (row, column), metric in zip(cells, HEADLINE, strict=False):
-        _bars(figure.add_subplot(grid[row, column]), metric, table, labels=column == 0)
+        axes = figure.add_subplot(grid[row, column])
+        _bars(axes, metric, table, models, labels=column == 0)
     _against_truth(figure.add_subplot(grid[0, -1]), judged)
     _final_potentials(figure.add_subplot(grid[1, -1]), judged)
     return _save(figure, Path(path))
 
 
-def _bars(axes: Axes, metric: str, table: Mapping[str, Mapping[str, Any]], *, labels: bool) -> None:
+def _bars(
+    axes: Axes,
+    metric: str,
+    table: Mapping[str, Mapping[str, Any]],
+    models: int,
+    *,
+    labels: bool,
+) -> None:
     names = list(table)
-    colours = [MODEL_COLOUR] + [BASELINE_COLOUR] * (len(names) - 1)
+    colours = [MODEL_COLOUR] + [OTHER_COLOUR] * (models - 1)
+    colours += [BASELINE_COLOUR] * (len(names) - models)
     for y, (name, colour) in enumerate(zip(names, colours, strict=True)):
         m = table[name][metric]
         if not math.isfinite(m["value"]):

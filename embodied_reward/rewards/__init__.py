@@ -8,17 +8,35 @@ from embodied_reward.errors import CheckpointError, did_you_mean
 from embodied_reward.rewards.base import Card, RewardModel, RewardModelConfig
 from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
+from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
+from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
+from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
+from embodied_reward.rewards.tcc import TccConfig, TccModel
 
 # config class -> model class; third parties add theirs by entry point.
-REWARDS: dict[str, type[RewardModel]] = {"dopamine": DopamineModel}
+REWARDS: dict[str, type[RewardModel]] = {
+    "dopamine": DopamineModel,
+    "remaining_time": RemainingTimeModel,
+    "goal_distance": GoalDistanceModel,
+    "tcc": TccModel,
+    "ensemble": EnsembleModel,
+}
 
 __all__ = [
     "REWARDS",
     "Card",
     "DopamineConfig",
     "DopamineModel",
+    "EnsembleConfig",
+    "EnsembleModel",
+    "GoalDistanceConfig",
+    "GoalDistanceModel",
+    "RemainingTimeConfig",
+    "RemainingTimeModel",
     "RewardModel",
     "RewardModelConfig",
+    "TccConfig",
+    "TccModel",
     "load",
     "pretrained_folder",
     "registry",

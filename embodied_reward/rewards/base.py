@@ -30,7 +30,7 @@ from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
 
-ARCHITECTURE = ("views", "encoder", "dim", "hidden", "bins", "heads", "member", "members")
+ARCHITECTURE = ("views", "encoder", "dim", "hidden", "bins", "heads", "member", "count")
 """Settings that a loaded model cannot change, where its method has them."""
 
 

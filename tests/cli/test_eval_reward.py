@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from embodied_reward.cli import main
-from embodied_reward.cli.eval_reward import pick_shown
+from embodied_reward.cli.eval_reward import pick_shown, row_names
 from embodied_reward.data import EpisodeRecorder, open_dataset
 from embodied_reward.metrics.catalogue import METRICS, groups
-from embodied_reward.rewards import DopamineConfig, DopamineModel
+from embodied_reward.rewards import DopamineConfig, DopamineModel, TccConfig, TccModel
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer
 from embodied_reward.training.seeding import seed_everything, set_threads
 from embodied_reward.vision.encoders import EncoderConfig
@@ -238,3 +238,61 @@ def test_unknown_numbers_become_null_not_nan(evaluated):
     report = json.loads((out / "metrics.json").read_text(), parse_constant=refuse)
     low = report["metrics"]["mae"]["low"]
     assert math.isfinite(low)
+
+
+@pytest.fixture(scope="module")
+def one_eyed(tmp_path_factory, demos):
+    """An untrained `tcc` that looks at one view, at another size, and has no success head."""
+    seed_everything(0)
+    encoder = EncoderConfig(image_size=48)
+    config = TccConfig(views=("wrist",), encoder=encoder, dim=16, success_weight=0.0)
+    model = TccModel.create(config, task="cross the table").eval()
+    model.set_references(model.dataset(list(open_dataset(demos))))
+    folder = tmp_path_factory.mktemp("one_eyed")
+    model.save(folder)
+    return folder
+
+
+def test_other_models_stand_beside_the_model(evaluated, one_eyed, tmp_path, capsys, monkeypatch):
+    argv, out = evaluated
+    run = argv[1].partition("=")[2]
+    monkeypatch.setenv("COLUMNS", "80")
+    again = [a for a in argv if not a.startswith(("--output_dir", "--videos"))]
+    again += [f"--output_dir={tmp_path}", "--videos=0", f"--compare={one_eyed},{run},{one_eyed}"]
+    assert main(again) == 0
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    before = json.loads((out / "metrics.json").read_text())
+    for key in ("metrics", "baselines", "episodes", "beaten_by", "readings"):
+        assert report[key] == before[key], key
+    compared = report["compared"]
+    assert set(compared) == {"tcc", "dopamine", "tcc 2"}
+    assert compared["dopamine"]["metrics"] == report["metrics"]
+    assert compared["tcc"]["reward_model"]["views"] == ["wrist"]
+    assert compared["tcc"]["reward_model"]["path"] == str(one_eyed)
+    # No success head: unknown, and neither filled with the potential nor a failed frame.
+    assert compared["tcc"]["metrics"]["success_auc"]["value"] is None
+    assert compared["tcc"]["metrics"]["frame_success_auc"]["value"] is None
+    assert compared["tcc"]["metrics"]["mae"]["value"] > 0
+    assert all(e["failed_frames"] == 0 for e in compared["tcc"]["episodes"])
+    assert {b["baseline"] for b in compared["tcc"]["beaten_by"]} <= set(report["baselines"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("model ", "tcc ", "dopamine ", "tcc 2 ", "pixel distance"):
+        assert any(line.startswith(name) for line in lines), name
+    assert f"tcc: {one_eyed}" in lines
+    assert (tmp_path / "summary.png").stat().st_size > 10_000
+
+
+def test_a_compared_model_must_find_its_views(run_folder, one_eyed, tmp_path, capsys):
+    with EpisodeRecorder(tmp_path / "other", fps=10, robot_type="toy") as recorder:
+        for row in rows(0, True):
+            row.pop("observation.images.front")
+            recorder.add(row)
+        recorder.save_episode("cross")
+        root = recorder.finish()
+    argv = [f"--reward_model.path={one_eyed}", f"--dataset.root={root}"]
+    assert main(["eval-reward", *argv, f"--compare={run_folder}"]) == 2
+    assert "no view 'front'" in capsys.readouterr().err
+
+
+def test_rows_are_named_by_type_and_numbered():
+    assert row_names(["tcc", "model", "tcc", "tcc"]) == ["tcc", "model 2", "tcc 2", "tcc 3"]

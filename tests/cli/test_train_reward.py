@@ -156,3 +156,30 @@ def test_what_adaptation_refuses(tmp_path, capsys):
     assert "not both" in message(capsys)
     assert er("train-reward", root, path, "--episodes=99") == 2
     assert "names 99" in message(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("remaining_time", "--reward_model.frames=4"),
+        ("goal_distance", "--reward_model.frames=4"),
+        ("tcc", "--reward_model.frames=4"),
+        ("ensemble", "--reward_model.member.type=tcc", "--reward_model.member.frames=4"),
+    ],
+)
+def test_every_method_trains_from_the_command_line(arguments, tmp_path):
+    kind, *fields = arguments
+    member = "member." if kind == "ensemble" else ""
+    small = [
+        "--steps=2",
+        "--batch_size=2",
+        "--val_freq=2",
+        f"--reward_model.{member}encoder.image_size=32",
+    ]
+    run = tmp_path / "run"
+    where = (f"--dataset.root={FIXTURE}", f"--output_dir={run}", f"--reward_model.type={kind}")
+    assert er("train-reward", *where, *small, *fields) == 0
+    model = load(run)
+    assert model.card.type == kind
+    assert model.card.views == ("corner2", "gripperPOV")
+    assert model.score_episode(open_dataset(FIXTURE)[1]).potential.shape == (38,)
