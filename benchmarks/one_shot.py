@@ -2,11 +2,10 @@
 
     uv run python benchmarks/one_shot.py [--heldout=a,b,...] [--seeds=3] [--jobs=2] [--out=FOLDER]
 
-One model is trained on ten Meta-World tasks (six demonstrations and four failures each), none of
+One model is trained on twenty Meta-World tasks (six demonstrations and four failures each), none of
 which is held out. For every held-out task and seed, the first demonstration alone then trains two
 models: `er train-reward --reward_model.path=PRETRAINED --episodes=0`, and the same command without
-the pre-trained model but with the steps and learning rate that suit training from scratch (300
-steps, 1e-3). Both are measured on twenty unseen episodes of mixed quality. Finished runs are kept.
+the pre-trained model, with equal steps and learning rate. Both are measured on twenty unseen episodes of mixed quality. Finished runs are kept.
 Writes `one_shot.json` and prints the table of docs/dopamine.md.
 """
 
@@ -20,10 +19,13 @@ import numpy as np
 from runs import collect, er, train
 
 PRETRAINING = (
-    "button-press", "drawer-open", "door-close", "faucet-close", "window-close", "handle-press",
-    "plate-slide", "coffee-button", "lever-pull", "drawer-close",
+    "button-press", "button-press-wall", "coffee-button", "coffee-pull", "door-close", "door-lock",
+    "door-unlock", "drawer-close", "drawer-open", "faucet-close", "handle-press",
+    "handle-press-side", "lever-pull", "plate-slide", "plate-slide-back", "plate-slide-side", "push",
+    "reach", "sweep-into", "window-close",
 )  # fmt: skip
 HELDOUT = ("button-press-topdown", "door-open", "faucet-open", "window-open", "handle-pull")
+STEPS = 300
 VIEWS = "--reward_model.views=corner2,gripperPOV"
 METRICS = {"Spearman": "spearman", "MAE": "mae", "success AUC": "success_auc"}
 
@@ -36,8 +38,15 @@ def pretrain(out: Path) -> Path:
         more = ("--episodes=4", "--quality=random")
         roots.append(collect(folder / "fail", "held-out", task, 60, *more))
     together = Path(",".join(map(str, roots)))
-    settings = ("--batch_size=8", "--reward_model.pairs=200", "--val_fraction=0.15", VIEWS)
-    return train(out / "pretrained", together, 0, 600, *settings)
+    settings = (
+        "--batch_size=8",
+        "--reward_model.pairs=200",
+        "--reward_model.reverse=0.3",
+        "--val_fraction=0.1",
+        "--val_freq=100",
+        VIEWS,
+    )
+    return train(out / "pretrained", together, 0, 900, *settings)
 
 
 def evaluate(model: Path, folder: Path) -> dict[str, float]:
@@ -62,10 +71,10 @@ def run(task: str, seed: int, out: Path, pretrained: Path) -> dict:
     collect(folder / "unseen", "held-out", task, 1000 + seed)
     one = ("--episodes=0",)
     adapted = train(
-        out / "one_shot" / f"{task}_{seed}_adapted", demos, seed, 150, *one,
+        out / "one_shot" / f"{task}_{seed}_adapted", demos, seed, STEPS, *one,
         f"--reward_model.path={pretrained}",
     )  # fmt: skip
-    scratch = train(out / "one_shot" / f"{task}_{seed}_scratch", demos, seed, 300, *one, VIEWS)
+    scratch = train(out / "one_shot" / f"{task}_{seed}_scratch", demos, seed, STEPS, *one, VIEWS)
     result = {"adapted": evaluate(adapted, folder), "scratch": evaluate(scratch, folder)}
     print(f"done: {task} seed {seed} {result}", file=sys.stderr, flush=True)
     return result

@@ -75,10 +75,9 @@ def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
         return {}
     tree = json.loads((pretrained_folder(Path(str(path))) / "config.json").read_text())
     settings = {k: v for k, v in tree["config"].items() if k != "path"}
-    return {
-        **configs.load_preset("train-reward", "adapt"),
-        "reward_model": {**settings, "type": tree["type"]},
-    }
+    preset = configs.load_preset("train-reward", "adapt")
+    changed = {k: v for k, v in preset["reward_model"].items() if k in settings}
+    return {**preset, "reward_model": {**settings, **changed, "type": tree["type"]}}
 
 
 def train_reward(config: TrainRewardConfig) -> int:

@@ -135,7 +135,7 @@ def test_a_model_adapts_to_one_demonstration_of_another_task(tmp_path, capsys):
     assert model.card.image_size == 32
     assert model.config.pairs == 30
     run = (folder / "config.yaml").read_text()
-    assert "lr: 0.0003" in run
+    assert "val_fraction: 0.0" in run
     moved = [
         (model.state_dict()[k] - v).abs().max().item() for k, v in before.items() if "network" in k
     ]
