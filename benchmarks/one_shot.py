@@ -2,10 +2,11 @@
 
     uv run python benchmarks/one_shot.py [--heldout=a,b,...] [--seeds=3] [--jobs=2] [--out=FOLDER]
 
-One model is trained on twenty Meta-World tasks (six demonstrations and four failures each), none of
-which is held out. For every held-out task and seed, the first demonstration alone then trains two
-models: `er train-reward --reward_model.path=PRETRAINED --episodes=0`, and the same command without
-the pre-trained model, with equal steps and learning rate. Both are measured on twenty unseen episodes of mixed quality. Finished runs are kept.
+One model is trained on twenty Meta-World tasks (six demonstrations and four failures each), none
+of which is held out. For every held-out task and seed, the first demonstration alone then trains
+two models: `er train-reward --reward_model.path=PRETRAINED --episodes=0`, and the same command
+without the pre-trained model, with equal steps and learning rate. Both are measured on twenty
+unseen episodes of mixed quality. Finished runs are kept.
 Writes `one_shot.json` and prints the table of docs/dopamine.md.
 """
 
@@ -21,8 +22,8 @@ from runs import collect, er, train
 PRETRAINING = (
     "button-press", "button-press-wall", "coffee-button", "coffee-pull", "door-close", "door-lock",
     "door-unlock", "drawer-close", "drawer-open", "faucet-close", "handle-press",
-    "handle-press-side", "lever-pull", "plate-slide", "plate-slide-back", "plate-slide-side", "push",
-    "reach", "sweep-into", "window-close",
+    "handle-press-side", "lever-pull", "plate-slide", "plate-slide-back", "plate-slide-side",
+    "push", "reach", "sweep-into", "window-close",
 )  # fmt: skip
 HELDOUT = ("button-press-topdown", "door-open", "faucet-open", "window-open", "handle-pull")
 STEPS = 300

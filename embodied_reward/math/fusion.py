@@ -20,7 +20,8 @@ In every mode the recursion runs on that mode's own Phi*. `anchored`, `weighted`
 `backward` have no recursion: they depend on the current and the first frame only.
 
 Deviation: the published gate divides by P + eps. At Phi near 0 that freezes progress (with
-alpha = 20, Phi_F = .05 and Phi_B = .10 give w = .0001); the floor keeps the gate meaningful there.
+alpha = 20, Phi_F = .05 and Phi_B = .10 give w = .0001); a floor
+of 0.5 gave the lowest error (docs/dopamine.md).
 """
 
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class Gate:
     """The published consistency gate: its sharpness and the floor of its denominator."""
 
     alpha: float = 20.0
-    floor: float = 0.1
+    floor: float = 0.5
 
 
 type Combine = Callable[[Reading, Reading, Anchors, Gate], Reading]

@@ -28,7 +28,7 @@ class DopamineConfig(RewardModelConfig):
     or incremental"""
     gate_alpha: float = 20.0
     """sharpness of the consistency gate (inference=gated)"""
-    gate_floor: float = 0.1
+    gate_floor: float = 0.5
     """floor of the gate's denominator"""
     chunk: int = 0
     """frames per state C; 0 cuts the median demonstration into 24 states"""
