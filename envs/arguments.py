@@ -37,7 +37,7 @@ def checked_views(views: Sequence[str], model: Any, env_id: str) -> tuple[str, .
 
 
 def checked_action(action: Any, env_id: str, step: int, *, count: int = 4) -> Float32:
-    """Return Float32[count] clipped to [-1, 1]. Raises EnvError for a wrong shape, NaN, infinity."""
+    """Return Float32[count] clipped to [-1, 1]. Raises EnvError for a wrong shape, NaN or inf."""
     action = np.asarray(action, np.float32)
     if action.shape != (count,) or not np.isfinite(action).all():
         raise EnvError(

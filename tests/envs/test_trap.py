@@ -72,9 +72,7 @@ def test_horizon_truncates_and_a_locked_peg_stays(build):
     env = build("trap/insert", horizon=3)
     env.reset()
     assert [env.step(STILL)[3] for _ in range(3)] == [False, False, True]
-    env = build(
-        "trap/insert", action_repeat=4, success_probability=1.0, terminate_on_success=False
-    )
+    env = build("trap/insert", action_repeat=4, success_probability=1.0, terminate_on_success=False)
     above_socket(env)
     for action in (PRESS, -PRESS, -PRESS):
         observation, _, terminated, _, info = env.step(action)

@@ -101,7 +101,7 @@ def _batch(env: Any) -> dict[str, Any]:
 
 
 class LatticeEnv(gym.Wrapper):
-    """`trap/insert` with six discrete actions and the small observation x, y, time in [-1, 1].
+    """`trap/insert` with six discrete actions, observed as one-hot cell and time (`observe`).
 
     `progress()` is the learned potential of the present state instead of the simulator's, so
     that `shaping.LearnedReward` pays the learned one.
@@ -117,14 +117,12 @@ class LatticeEnv(gym.Wrapper):
     def __init__(
         self, potential: Float64, *, chance: float, horizon: int, explore: int | None = None
     ) -> None:
-        env = make(
-            "trap/insert", action_repeat=REPEAT, horizon=horizon, success_probability=chance
-        )
+        env = make("trap/insert", action_repeat=REPEAT, horizon=horizon, success_probability=chance)
         super().__init__(env)
         self._potential, self._horizon, self._steps = potential, horizon, 0
         self._starts = None if explore is None else np.random.default_rng(explore)
         self.action_space = gym.spaces.Discrete(len(ACTIONS))
-        self.observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
+        self.observation_space = gym.spaces.Box(-1.0, 1.0, (GOAL + 2,), np.float32)
         self.state = 0
 
     def reset(
@@ -153,9 +151,6 @@ class LatticeEnv(gym.Wrapper):
 
 
 def observe(states: Int64, steps: Int64, horizon: int) -> Float32:
-    """Return the learner's observations Float32["n 3"] of states at decision numbers."""
-    x, y = np.vstack([CELLS, SOCKET])[states].T
-    columns = [2 * x / SOCKET[0] - 1, y / HALF_WIDTH, 2 * steps / horizon - 1]
-    return np.clip(np.stack(columns, axis=1), -1, 1).astype(np.float32)
-
-
+    """Return the learner's observations Float32["n 32"]: one-hot state, then time in [-1, 1]."""
+    time = (2 * steps / horizon - 1)[:, None]
+    return np.hstack([np.eye(GOAL + 1)[states], time]).astype(np.float32)
