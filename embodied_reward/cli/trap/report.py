@@ -42,7 +42,7 @@ def write_report(
     best = float(np.mean([r["optimum"]["success"] for r in runs["sparse"]]))
     tables = [chain_table(thresholds), picture_table(results)]
     note = (
-        f"{len(runs['sparse'])} seeds, each with its own reward model; brackets: 95 % bootstrap "
+        f"Seeds: {len(runs['sparse'])}, each with its own reward model; brackets: 95 % bootstrap "
         f"interval over seeds. Optimum: success {best:.2f}, return {optimum:.3f}."
     )
     _write(folder / "table.md", "\n\n".join([*map(_markdown, tables), note]) + "\n")
@@ -64,10 +64,13 @@ def write_report(
 def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return per metric the values of all seeds, their mean and interval, and what was asked for.
 
-    `asked_for` is the same metric of the policy that the reward makes exactly optimal.
+    `asked_for` is the same metric of the policy that the reward makes exactly optimal. One seed
+    has no interval (None).
     """
     values, asked = [_metrics(r, "learned") for r in rows], [_metrics(r, "asked_for") for r in rows]
-    intervals = bootstrap(values, _means, np.random.default_rng(0), resamples=_RESAMPLES)
+    intervals: dict[str, Any] = dict.fromkeys(METRICS, (None, None))
+    if len(values) > 1:
+        intervals = bootstrap(values, _means, np.random.default_rng(0), resamples=_RESAMPLES)
     means, wanted = _means(values), _means(asked)
     return {
         metric: {
@@ -110,10 +113,16 @@ def picture_table(results: Mapping[str, Mapping[str, Any]]) -> Cells:
     header = ["reward", *METRICS.values(), "reward asks for: success", "hover"]
     rows = []
     for name, metrics in results.items():
-        shown = [f"{m['mean']:.2f} [{m['low']:.2f}, {m['high']:.2f}]" for m in metrics.values()]
+        shown = [_interval(m) for m in metrics.values()]
         asked = [f"{metrics[m]['asked_for']:.2f}" for m in ("success", "hover")]
         rows.append([CONDITIONS[name].label, *shown, *asked])
     return header, rows
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    if cell["low"] is None:
+        return f"{cell['mean']:.2f}"
+    return f"{cell['mean']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"
 
 
 def draw_results(results: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -137,7 +146,8 @@ def _bar(axes: Axes, y: int, name: str, cell: Mapping[str, Any]) -> None:
     condition = CONDITIONS[name]
     sound = condition.reward_mode().invariant and not condition.timeout_terminal
     axes.barh(y, cell["mean"], color=KEPT if sound else BROKEN, alpha=0.75, height=0.6)
-    axes.plot([cell["low"], cell["high"]], [y, y], color="black", linewidth=1.5, label="95 %")
+    if cell["low"] is not None:
+        axes.plot([cell["low"], cell["high"]], [y, y], color="black", linewidth=1.5, label="95 %")
     spread = np.linspace(-0.2, 0.2, len(cell["values"])) if len(cell["values"]) > 1 else [0.0]
     axes.plot(
         cell["values"], y + np.asarray(spread), "o", color="black", markersize=2.5, label="seeds"
@@ -155,7 +165,7 @@ def draw_scene(potential: Float64, size: int = 160) -> Figure:
     places = {"start": (0.0, -0.1), "thrown back": (0.2, 0.0), "on the way": (0.6, 0.1)}
     places |= {"hovering": tuple(SOCKET), "locked": tuple(SOCKET)}
     env = make("trap/insert", size=size, action_repeat=REPEAT, success_probability=1.0)
-    figure = Figure(figsize=(10, 3.9), layout="constrained")
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
     grid = figure.subplots(2, len(places))
     for column, (label, place) in enumerate(places.items()):
         env.reset(options={"place": place})
