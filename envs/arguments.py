@@ -24,23 +24,23 @@ def check_at_least_one(**counts: int) -> None:
             raise EnvError(f"{name} must be at least 1, got {count}")
 
 
-def checked_views(views: Sequence[str], model: Any, task: str) -> tuple[str, ...]:
+def checked_views(views: Sequence[str], model: Any, env_id: str) -> tuple[str, ...]:
     """Return `views` as a tuple; raises EnvError listing the cameras of an `mujoco.MjModel`."""
     known = [model.camera(i).name for i in range(model.ncam)]
     views = (views,) if isinstance(views, str) else tuple(views)
     for view in views:
         if view not in known:
-            raise EnvError(f"'metaworld/{task}' has no view '{view}'; its cameras: {known}")
+            raise EnvError(f"'{env_id}' has no view '{view}'; its cameras: {known}")
     if not views or len(set(views)) != len(views):
         raise EnvError(f"views must be one or more different cameras of {known}, got {views}")
     return views
 
 
-def checked_action(action: Any, task: str, step: int) -> Float32:
-    """Return Float32[4] clipped to [-1, 1]. Raises EnvError for a wrong shape, NaN, infinity."""
+def checked_action(action: Any, env_id: str, step: int, *, count: int = 4) -> Float32:
+    """Return Float32[count] clipped to [-1, 1]. Raises EnvError for a wrong shape, NaN or inf."""
     action = np.asarray(action, np.float32)
-    if action.shape != (4,) or not np.isfinite(action).all():
+    if action.shape != (count,) or not np.isfinite(action).all():
         raise EnvError(
-            f"'metaworld/{task}' step {step} needs an action of 4 finite numbers, got {action}"
+            f"'{env_id}' step {step} needs an action of {count} finite numbers, got {action}"
         )
     return np.clip(action, -1.0, 1.0)

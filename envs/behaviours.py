@@ -13,6 +13,8 @@ failure looks like: wandering, stopping half-way, walking off, reaching for the 
 | retreat   | expert up to such a progress, then goes up and wanders above the objects        |
 | miss      | expert that sees objects and goal displaced sideways by 10 to 16 cm             |
 
+`trap/insert` has the same names (`trap_behaviours.py`); the rest of this module is Meta-World's.
+
 Times are seconds of the simulated clock, so a behaviour looks alike at every `action_repeat`.
 """
 
@@ -26,7 +28,9 @@ import numpy as np
 from embodied_reward.errors import EnvError, did_you_mean
 from embodied_reward.types import Float32, Float64
 
+from . import trap_behaviours
 from .metaworld import MetaWorldEnv
+from .trap import TrapEnv
 
 Act = Callable[[Mapping[str, Any]], Float32]
 Builder = Callable[[MetaWorldEnv, np.random.Generator], Act]
@@ -79,7 +83,7 @@ def make_behaviour(env: Any, quality: str, rng: np.random.Generator) -> Behaviou
     """Build a behaviour for the episode that `env.reset()` has just begun.
 
     Args:
-        env: a Meta-World `VisualEnv`, wrapped or not.
+        env: a Meta-World or trap `VisualEnv`, wrapped or not.
         quality: expert, noisy, random or mixed (drawn anew by every call), or one behaviour
             by name.
         rng: decides the draw and all of the behaviour's own chances.
@@ -88,14 +92,21 @@ def make_behaviour(env: Any, quality: str, rng: np.random.Generator) -> Behaviou
         EnvError: unknown quality, or an environment without scripted behaviours.
     """
     base = env.unwrapped
-    if not isinstance(base, MetaWorldEnv):
-        raise EnvError(f"{type(base).__name__} has no scripted behaviours; Meta-World tasks have")
-    weights = QUALITIES.get(quality) or ({quality: 1.0} if quality in BEHAVIOURS else None)
+    builders = _builders(base)
+    weights = QUALITIES.get(quality) or ({quality: 1.0} if quality in builders else None)
     if weights is None:
-        known = [*QUALITIES, *BEHAVIOURS]
+        known = [*QUALITIES, *builders]
         raise EnvError(f"unknown quality '{quality}'; {did_you_mean(quality, known)}")
     name = str(rng.choice(list(weights), p=list(weights.values())))
-    return Behaviour(name, BEHAVIOURS[name](base, rng))
+    return Behaviour(name, builders[name](base, rng))
+
+
+def _builders(env: Any) -> Mapping[str, Callable[[Any, np.random.Generator], Act]]:
+    if isinstance(env, MetaWorldEnv):
+        return BEHAVIOURS
+    if isinstance(env, TrapEnv):
+        return trap_behaviours.BEHAVIOURS
+    raise EnvError(f"{type(env).__name__} has no scripted behaviours; Meta-World and trap have")
 
 
 def full_state(observation: Mapping[str, Any]) -> Float64:

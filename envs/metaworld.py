@@ -99,7 +99,7 @@ class MetaWorldEnv(VisualEnv):
         # The simulator counts its own steps and refuses the 501st; the horizon is ours.
         self._sim.max_path_length = sys.maxsize
         self.task, self.task_description = task, DESCRIPTIONS[task]
-        self.views = checked_views(views, self._sim.model, task)
+        self.views = checked_views(views, self._sim.model, f"metaworld/{task}")
         self._cameras = {view: camera(view) for view in self.views}
         place_cameras(self._sim.model, self._cameras)
         self._max_episode_steps = horizon
@@ -147,7 +147,7 @@ class MetaWorldEnv(VisualEnv):
             EnvError: before `reset`, or an action that is not four finite numbers.
         """
         self._require_reset("step")
-        action = checked_action(action, self.task, self._steps)
+        action = checked_action(action, f"metaworld/{self.task}", self._steps)
         self._forget_frames()
         dense = [self._sim_step(action)]
         while len(dense) < self._repeat and not (self._terminates and self._success):

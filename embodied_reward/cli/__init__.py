@@ -18,6 +18,7 @@ VERBS = {
     "eval-reward": "measure a reward model beside trivial baselines",
     "train-policy": "train SAC or PPO on a learned or task reward",
     "eval-policy": "roll a saved policy out: success rate, videos with reward curves",
+    "benchmark": "run one of our benchmarks (er benchmark trap)",
 }
 
 

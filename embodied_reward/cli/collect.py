@@ -28,7 +28,7 @@ class CollectConfig:
 
     env: EnvConfig = field(default_factory=EnvConfig)
     episodes: int = 20  # episodes in the dataset
-    views: tuple[str, ...] = ("corner2", "gripperPOV")  # cameras
+    views: tuple[str, ...] = ()  # cameras; default: the environment's own choice
     size: int = 64  # picture height and width [px]; up to 128 stored lossless, above as video
     quality: str = "expert"  # expert, noisy, random (failing), mixed, or one behaviour by name
     seed: int = 0  # episode i depends on (seed, i) alone
@@ -151,7 +151,7 @@ def _recorder(config: CollectConfig, root: Path, env: "VisualEnv") -> "EpisodeRe
 
 
 def _robot_type(env_id: str) -> str:
-    return {"metaworld": "sawyer"}.get(env_id.split("/")[0], "unknown")
+    return {"metaworld": "sawyer", "trap": "peg_hand"}.get(env_id.split("/")[0], "unknown")
 
 
 def _facts(config: CollectConfig, fingerprint: dict[str, Any]) -> dict[str, Any]:

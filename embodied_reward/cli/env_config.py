@@ -31,7 +31,7 @@ def make_env(
 
     Args:
         config: the `--env.*` group.
-        views: camera names.
+        views: camera names; none takes the environment's own choice.
         size: pixels, one number for squares or (height, width).
         seed: seeds the first reset.
         **kwargs: `pixels` or `terminate_on_success`, see `embodied_reward.envs.make`.
@@ -42,9 +42,10 @@ def make_env(
     """
     from embodied_reward import envs
 
+    if views:
+        kwargs["views"] = tuple(views)
     return envs.make(
         config.id,
-        views=tuple(views),
         size=size,
         seed=seed,
         horizon=config.horizon,

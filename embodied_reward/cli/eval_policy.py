@@ -53,7 +53,7 @@ class EvalPolicyConfig:
     videos: int = 3
     """how many of them, the first ones, become mp4 files"""
     views: tuple[str, ...] = ()
-    """cameras of the videos; default: the reward model's, else corner2 and gripperPOV"""
+    """cameras of the videos; default: the reward model's, else the environment's own"""
     size: int = 0
     """height and width of the rendered pictures [px]; 0 takes the reward model's, else 128"""
     seed: int = 20_000
@@ -213,10 +213,8 @@ def _true_progress(env: gym.Env) -> float:
 
 
 def _camera_settings(config: EvalPolicyConfig, reward: Any) -> tuple[tuple[str, ...], int]:
-    from embodied_reward.cli.policy_env import DEFAULT_VIEWS
-
     if reward is None:
-        return config.views or DEFAULT_VIEWS, config.size or 128
+        return config.views, config.size or 128
     return config.views or reward.card.views, config.size or reward.card.image_size
 
 

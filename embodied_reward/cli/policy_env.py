@@ -18,7 +18,6 @@ from embodied_reward.shaping.vector import LearnedRewardVecEnv
 if TYPE_CHECKING:
     from embodied_reward.envs import VisualEnv
 
-DEFAULT_VIEWS = ("corner2", "gripperPOV")
 DEFAULT_SIZE = 64
 
 
@@ -26,7 +25,7 @@ def plain_env(
     config: EnvConfig,
     seed: int,
     *,
-    views: Sequence[str] = DEFAULT_VIEWS,
+    views: Sequence[str] = (),
     size: int | tuple[int, int] = DEFAULT_SIZE,
 ) -> "VisualEnv":
     """Build the environment alone; nothing is rendered unless somebody asks for frames."""
@@ -50,7 +49,7 @@ def learner_env(
     From inside out: environment, RescaleAction, FlattenObservation, Monitor (so that logged
     returns are the task's own), frames or progress for the reward, vector environment, reward.
     """
-    views = scorer.views if scorer is not None else DEFAULT_VIEWS
+    views = scorer.views if scorer is not None else ()
 
     def one(index: int) -> gym.Env:
         env = plain_env(config, seed + index, views=views, size=size)

@@ -35,7 +35,7 @@ def test_a_seed_decides_scene_and_pictures_whatever_went_before(build, task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env_id", list_envs())
+@pytest.mark.parametrize("env_id", [i for i in list_envs() if i.startswith("metaworld/")])
 def test_seeds_and_states_of_every_task(build, env_id):
     task = env_id.partition("/")[2]
     test_a_seed_decides_scene_and_pictures_whatever_went_before(build, task)
@@ -238,7 +238,7 @@ def test_without_metaworld_the_error_names_the_extra():
 import sys; sys.modules["metaworld"] = None
 from embodied_reward.envs import list_envs, make
 from embodied_reward.errors import MissingDependencyError
-assert list_envs() == []
+assert not [i for i in list_envs() if i.startswith("metaworld/")]
 try:
     make("metaworld/reach-v3")
 except MissingDependencyError as error:
