@@ -1,10 +1,11 @@
 """Search for the smallest patch that makes a score lie.
 
 Patches are proposed at keypoints of the scene and of the goal picture, because there the network
-has something to hold on to: ORB corners, or Shi-Tomasi corners where ORB finds none. Their content comes from the goal picture,
-flat colours and noise. The search sees scores only (a black-box attack with a query budget): it
-tries random proposals of the largest size first; each time one lifts the score across the
-threshold it goes on with smaller ones, half of the time near the best so far.
+has something to hold on to: ORB corners, or Shi-Tomasi corners where ORB finds none. Their
+content comes from the goal picture, flat colours and noise. The search sees scores only (a
+black-box attack with a query budget): it tries random proposals of the largest size first; each
+time one lifts the score across the threshold it goes on with smaller ones, half of the time near
+the best so far.
 """
 
 from collections.abc import Callable
