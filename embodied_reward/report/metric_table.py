@@ -88,14 +88,20 @@ def verdict(key: str, table: Mapping[str, Mapping[str, Mapping[str, float]]]) ->
         return {"state": "undefined", "text": "no baseline has a value"}
     sign = -1.0 if key in LOWER_IS_BETTER else 1.0
     value, name = max((sign * v, n) for n, v in rivals.items())
-    said = f"“{name}” {sign * value:.2f} against {ours['value']:.2f}"
+    said = f"“{name}” {_digits(sign * value, ours['value'])}"
     if abs(value - sign * ours["value"]) <= 1e-9:
-        return {"state": "tie", "text": f"a baseline is as good: {said}"}
+        return {"state": "tie", "text": f"as good: {said}"}
     if value > sign * ours["value"]:
-        return {"state": "lose", "text": f"a baseline is better: {said}"}
+        return {"state": "lose", "text": f"better: {said}"}
     if ours["low"] <= sign * value <= ours["high"]:
-        return {"state": "close", "text": f"ahead, within its interval: {said}"}
-    return {"state": "win", "text": f"ahead of every baseline; best is {said}"}
+        return {"state": "close", "text": f"best baseline, inside the interval: {said}"}
+    return {"state": "win", "text": f"best baseline: {said}"}
+
+
+def _digits(theirs: float, ours: float) -> str:
+    """Show both with as many digits as it takes to tell them apart."""
+    digits = next((d for d in (2, 3, 4) if f"{theirs:.{d}f}" != f"{ours:.{d}f}"), 2)
+    return f"{theirs:.{digits}f} against {ours:.{digits}f}"
 
 
 def _rivals(key: str, table: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

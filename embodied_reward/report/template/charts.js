@@ -1,5 +1,5 @@
 // Line charts as inline SVG, drawn at the width they have.
-const EDGE = { left: 34, right: 10, top: 8, bottom: 22 };
+const EDGE = { left: 34, right: 10, top: 8, bottom: 34 };
 
 function scale(from, to, low, high) {
   const span = to - from || 1;
@@ -54,10 +54,10 @@ function frame({ width, height, xs, ys, xLabel, name, xTicks = 5, yTicks = 4 }) 
   }
   const most = Math.max(2, Math.min(xTicks, Math.floor(width / 75)));
   for (const t of ticks(xs[0], xs[1], most)) {
-    root.append(svg('text', { x: x(t), y: height - 7, 'text-anchor': 'middle' }, label(t)));
+    root.append(svg('text', { x: x(t), y: height - 19, 'text-anchor': 'middle' }, label(t)));
   }
   if (xLabel) {
-    root.append(svg('text', { x: width - EDGE.right, y: height - EDGE.bottom - 5, 'text-anchor': 'end' }, xLabel));
+    root.append(svg('text', { x: (EDGE.left + width - EDGE.right) / 2, y: height - 4, 'text-anchor': 'middle' }, xLabel));
   }
   const plot = svg('g');
   root.append(plot);

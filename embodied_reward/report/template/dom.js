@@ -14,7 +14,7 @@ function fill(node, attributes, children) {
     if (value === null || value === undefined || value === false) continue;
     node.setAttribute(key, value === true ? '' : value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
@@ -31,8 +31,8 @@ function table(head, rows, attributes = {}) {
       el('tbody', {}, rows)));
 }
 
-function section(id, title, about, ...children) {
-  return el('section', { id, 'aria-labelledby': `${id}-title` },
+function section(id, title, short, about, ...children) {
+  return el('section', { id, 'data-short': short, 'aria-labelledby': `${id}-title` },
     el('h2', { id: `${id}-title` }, title),
     about ? el('p', { class: 'soft' }, about) : null, children);
 }

@@ -1,5 +1,6 @@
 // One episode: current pictures, curves with a cursor, a slider, film strips.
 const THUMB = 16; // width of the slider's handle [px], as in page.css
+const CURVES = 220; // height of the curves [px]
 
 function episodeCard(row) {
   const card = el('article', { class: 'card episode', id: row.id, 'aria-label': `Episode ${row.index}` },
@@ -78,14 +79,14 @@ function player(row) {
 
 function drawCurves(host, row, lines, state, show, seek) {
   const seconds = (row.length - 1) / row.fps;
-  chart(host, 210, {
+  chart(host, CURVES, {
     xs: [0, seconds], ys: [0, 1], xLabel: 'time [s]',
     name: `Progress, success and single views of episode ${row.index} over time`,
   }, ({ root, plot, x, y }, width) => {
     for (const [from, to] of row.done) {
       const left = x(from / row.fps);
       plot.append(svg('rect', {
-        class: 'done', x: left, y: EDGE.top, height: 210 - EDGE.top - EDGE.bottom,
+        class: 'done', x: left, y: EDGE.top, height: CURVES - EDGE.top - EDGE.bottom,
         width: Math.max(x(to / row.fps) - left, 2),
       }, svg('title', {}, 'the task is done')));
     }
@@ -98,7 +99,7 @@ function drawCurves(host, row, lines, state, show, seek) {
       const points = line.values.map((v, t) => [t / row.fps, v]);
       plot.append(svg('path', { class: `curve s-${line.kind}`, d: path(points, x, y) }));
     }
-    state.cursor = svg('line', { class: 'cursor', y1: EDGE.top, y2: 210 - EDGE.bottom });
+    state.cursor = svg('line', { class: 'cursor', y1: EDGE.top, y2: CURVES - EDGE.bottom });
     state.place = x;
     root.append(state.cursor);
     root.addEventListener('click', (event) => {

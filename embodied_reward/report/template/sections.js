@@ -43,7 +43,7 @@ function metricsSection(doc) {
   const rows = doc.metrics.rows;
   const head = rows.filter((row) => row.headline);
   const rest = rows.filter((row) => !row.headline);
-  return section('metrics', 'Metrics beside trivial baselines',
+  return section('metrics', 'Metrics beside trivial baselines', 'Metrics',
     'A filled dot is the model with its 95 % bootstrap interval over episodes; open dots are ' +
     'predictors that know nothing. A model that does not beat them has learned nothing.',
     el('div', { class: 'strips' }, head.map((row) => strip(row, doc.metrics.columns))),
@@ -93,7 +93,7 @@ function metricTable(rows, columns, name) {
     rows.map((row) => el('tr', { 'data-metric': row.key },
       el('th', { scope: 'row', title: row.about }, row.name),
       row.cells.map((cell, k) => el('td', { class: `${k ? '' : 'model'}${cell.best ? ' best' : ''}` },
-        value(cell), cell.by_definition ? '†' : null,
+        value(cell), cell.best ? el('span', { class: 'mark' }, '*') : null, cell.by_definition ? '†' : null,
         defined(cell.low) ? el('span', { class: 'ci' }, interval(cell)) : null)))),
     { 'aria-label': name });
 }
@@ -112,7 +112,7 @@ function readings(doc) {
 }
 
 function calibrationSection(doc) {
-  return section('calibration', 'Calibration and uncertainty',
+  return section('calibration', 'Calibration and uncertainty', 'Calibration',
     'Left and middle: does a number mean what it says? Dots on the diagonal do; their area is the ' +
     'share of frames. Right: dropping the frames the model is unsure of should lower the error.',
     el('div', { class: 'figures' },
@@ -164,7 +164,7 @@ const DROP = { spearman: 'Spearman', spearman_episode: 'Spearman per episode', m
 
 function viewsSection(doc) {
   const [full] = doc.drops;
-  return section('views', 'With one camera missing',
+  return section('views', 'With one camera missing', 'Missing camera',
     'The same episodes without one of the views. A model that leans on a single camera shows it here.',
     table(['missing view', ...Object.values(DROP)], doc.drops.map((row) => el('tr', {},
       el('th', { scope: 'row' }, row.view || 'none'),
@@ -197,7 +197,7 @@ function worstSection(doc) {
     return el('label', {}, input, ORDERS[order]);
   });
   pick('error');
-  return section('worst', 'Worst first',
+  return section('worst', 'Worst first', 'Worst first',
     'Where to look: the largest mean error, the lowest rank correlation with true progress, and ' +
     'episodes whose outcome the success probability gets wrong.',
     el('fieldset', { class: 'orders' }, el('legend', {}, 'Sort by'), choices), body);
@@ -215,7 +215,7 @@ function worstRow(row) {
 
 function episodesSection(doc) {
   const shown = doc.episodes.filter((row) => row.frames);
-  return section('episodes', 'Episodes',
+  return section('episodes', 'Episodes', 'Episodes',
     `${shown.length} of ${doc.episodes.length} episodes, the worst and the best among them. Move the ` +
     'slider (or press the arrow keys on it), or touch a curve or a film strip. The band is ± one ' +
     'standard deviation; green shade: the task is done.',
@@ -223,12 +223,12 @@ function episodesSection(doc) {
 }
 
 function probesSection(doc) {
-  if (!doc.probes.length) return section('probes', 'Reward-hacking probes', 'No probes were run.');
+  if (!doc.probes.length) return section('probes', 'Reward-hacking probes', 'Probes', 'No probes were run.');
   const rows = doc.probes.map((p) => el('tr', { 'data-probe': p.name },
     el('th', { scope: 'row' }, el('a', { href: `#probe-${p.name}` }, p.title)),
     el('td', { class: 'verdict' }, badge(p.verdict, p.verdict)),
     el('td', { class: 'left' }, p.got)));
-  return section('probes', 'Reward-hacking probes',
+  return section('probes', 'Reward-hacking probes', 'Probes',
     'Edits that must not raise a reward. A passed probe is no proof of safety; a failed one is proof ' +
     'of a hole that a policy can find.',
     el('div', { class: 'probes' }, table(['probe', 'verdict', el('th', { class: 'left', scope: 'col' }, 'what came out')],
@@ -257,7 +257,7 @@ function shot(shown) {
 
 function trainingSection(doc) {
   if (!doc.training.length) return null;
-  return section('training', 'Learning curves', 'From the run’s metrics.jsonl.',
+  return section('training', 'Learning curves', 'Learning', 'From the run’s metrics.jsonl.',
     el('div', { class: 'learn' }, doc.training.slice(0, 9).map(learningCurve)),
     doc.training.length > 9 ? el('details', {}, el('summary', {}, `${doc.training.length - 9} more curves`),
       el('div', { class: 'learn' }, doc.training.slice(9).map(learningCurve))) : null);
