@@ -9,10 +9,10 @@ from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.report_material import Material
 from embodied_reward.errors import ConfigError
 from embodied_reward.metrics.baselines import trivial
-from embodied_reward.metrics.drop_view import DropOneView, Dropped
 from embodied_reward.metrics.evaluate import summarise
 from embodied_reward.metrics.judge import Judged, judge
 from embodied_reward.metrics.probes import PROBES, Bench, ProbeResult, run_probes
+from embodied_reward.metrics.robustness import Robustness
 from embodied_reward.report.episodes import choose_shown
 from embodied_reward.report.evidence import MODEL, Evidence, Origin
 from embodied_reward.report.sprites import Film, film
@@ -37,7 +37,7 @@ def gather(
         DatasetError: an episode that cannot be scored.
     """
     threshold = success_threshold(config, model)
-    judged, drops = _judge_all(config, model, material)
+    judged, robustness = _judge_all(config, model, material)
     table = {
         name: summarise(rows, seed=config.seed, resamples=config.resamples)["metrics"]
         for name, rows in judged.items()
@@ -49,7 +49,7 @@ def gather(
         judged=judged,
         table=table,
         films=_films(config, model, material, shown),
-        drops=drops,
+        robustness=robustness,
         probes=_probe(config, model, material, threshold),
         threshold=threshold,
         training=training,
@@ -67,14 +67,14 @@ def success_threshold(config: "ReportConfig", model: RewardModel) -> float:
 
 def _judge_all(
     config: "ReportConfig", model: RewardModel, material: Material
-) -> tuple[dict[str, list[Judged]], list[Dropped]]:
+) -> tuple[dict[str, list[Judged]], dict[str, Any]]:
     """Decode each episode once and show it to the model, the baselines, and without a camera."""
     episodes, views = material.episodes, model.card.views
     predictors = {
         MODEL: model,
         **trivial(episodes, material.demos, views=views, seed=config.seed),
     }
-    dropping = DropOneView(model, views, config.interval)
+    changed = Robustness(views, draws=1, seed=config.seed)
     judged: dict[str, list[Judged]] = {name: [] for name in predictors}
     with progress_bar() as bar:
         task = bar.add_task("episodes", total=len(episodes))
@@ -82,9 +82,9 @@ def _judge_all(
             episode = episodes[position]
             for name, predictor in predictors.items():
                 judged[name].append(judge(predictor, episode, interval=config.interval))
-            dropping.add(episode)
+            changed.add(model, episode, judged[MODEL][-1])
             bar.advance(task)
-    return judged, dropping.rows(judged[MODEL])
+    return judged, changed.summary()
 
 
 def _films(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embodied_reward import config as configs
 from embodied_reward.cli.dataset_config import DatasetConfig
-from embodied_reward.cli.train_reward import TrainRewardConfig
+from embodied_reward.cli.train_reward import TrainRewardConfig, training_episodes
 from embodied_reward.errors import ConfigError
 from embodied_reward.training.reward_loop import split_episodes
 from embodied_reward.types import Episode
@@ -76,7 +76,7 @@ def _given(
 
 
 def _held_out(trained: TrainRewardConfig, reference: DatasetConfig) -> Material:
-    every = list(trained.dataset.open())
+    every = list(training_episodes(trained))
     training, validation = split_episodes(every, trained.val_fraction, trained.seed)
     label = trained.dataset.label()
     if validation:

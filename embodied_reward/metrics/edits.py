@@ -17,13 +17,21 @@ Picture = Mapping[str, UInt8]
 
 
 def reordered(episode: Episode, order: Sequence[int] | Int64) -> Episode:
-    """Return the episode that shows frames `order`, Int64["n"]; frames may repeat."""
+    """Return the episode that shows frames `order`, Int64["n"]; frames may repeat.
+
+    Annotated keyframes are dropped: they describe the original order.
+    """
     rows = np.asarray(order, np.int64)
     optional = ("state", "environment_state", "success_frames", "progress")
     moved = {k: None if (a := getattr(episode, k)) is None else a[rows] for k in optional}
     views = {view: frames[rows] for view, frames in episode.views.items()}
     return dataclasses.replace(
-        episode, views=views, action=episode.action[rows], length=len(rows), **moved
+        episode,
+        views=views,
+        action=episode.action[rows],
+        length=len(rows),
+        keyframes=None,
+        **moved,
     )
 
 
@@ -62,6 +70,7 @@ def stills(episode: Episode, pictures: Sequence[Picture]) -> Episode:
         environment_state=None,
         success_frames=None,
         progress=None,
+        keyframes=None,
         length=count,
     )
 

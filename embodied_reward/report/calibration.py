@@ -11,7 +11,9 @@ from embodied_reward.metrics.calibration import (
     reliability,
 )
 from embodied_reward.metrics.judge import Judged
+from embodied_reward.metrics.pool import known, pool
 from embodied_reward.metrics.risk import aurc, excess_aurc, oracle_aurc, random_aurc, risk_coverage
+from embodied_reward.metrics.success import frame_success
 from embodied_reward.types import Float64
 
 POINTS = 101
@@ -20,18 +22,12 @@ POINTS = 101
 
 def calibration(judged: Sequence[Judged]) -> dict[str, Any]:
     """Return the reliability of success and of progress; each has `reason` where undefined."""
-    framed = [j for j in judged if j.episode.success_frames is not None]
-    truth = [np.asarray(j.episode.success_frames, np.float64)[j.finite] for j in framed]
-    known = [j for j in judged if len(j.progress)]
+    moving = known(judged)
     return {
-        "success": _diagram(
-            _pool([j.success for j in framed]),
-            _pool(truth),
-            "the dataset does not say in which frames the task is done",
-        ),
+        "success": _success_diagram(judged),
         "progress": _diagram(
-            _pool([j.potential for j in known]),
-            _pool([j.progress for j in known]),
+            pool(j.potential for j in moving),
+            pool(j.progress for j in moving),
             "the dataset has no true progress",
         ),
     }
@@ -39,9 +35,8 @@ def calibration(judged: Sequence[Judged]) -> dict[str, Any]:
 
 def risk(judged: Sequence[Judged]) -> dict[str, Any]:
     """Return the risk-coverage curve of the progress error under the model's uncertainty."""
-    known = [j for j in judged if len(j.progress)]
-    error = np.abs(_pool([j.potential for j in known]) - _pool([j.progress for j in known]))
-    unsure = _pool([j.scores.uncertainty[j.finite] for j in known])
+    error = pool(j.error for j in known(judged))
+    unsure = pool(j.uncertainty for j in known(judged))
     if not len(error):
         return {"reason": "the dataset has no true progress"}
     curves = {"model": unsure, "oracle": error}
@@ -53,6 +48,14 @@ def risk(judged: Sequence[Judged]) -> dict[str, Any]:
         "oracle": oracle_aurc(error),
         "excess": excess_aurc(error, unsure),
     }
+
+
+def _success_diagram(judged: Sequence[Judged]) -> dict[str, Any]:
+    predicted, truth = frame_success(judged)
+    if len(predicted) and not np.isfinite(predicted).any():
+        return {"reason": "the model gives no probability of success"}
+    missing = "the dataset does not say in which frames the task is done"
+    return _diagram(predicted, truth, missing)
 
 
 def _diagram(predicted: Float64, outcome: Float64, missing: str) -> dict[str, Any]:
@@ -75,7 +78,3 @@ def _diagram(predicted: Float64, outcome: Float64, missing: str) -> dict[str, An
 def _thinned(coverage: Float64, values: Float64) -> list[list[float]]:
     picks = np.unique(np.round(np.linspace(0, len(coverage) - 1, POINTS)).astype(int))
     return [[round(float(coverage[i]), 4), round(float(values[i]), 4)] for i in picks]
-
-
-def _pool(parts: Sequence[Float64]) -> Float64:
-    return np.concatenate(parts) if parts else np.empty(0)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embodied_reward import __version__
-from embodied_reward.metrics.drop_view import Dropped
 from embodied_reward.metrics.probes import Measure, ProbeResult, Shown
 from embodied_reward.report.calibration import calibration, risk
 from embodied_reward.report.episodes import episode_rows, worst
@@ -31,7 +30,8 @@ def reward_document(evidence: Evidence) -> dict[str, Any]:
         "readings": readings_table(evidence),
         "calibration": calibration(evidence.model),
         "risk": risk(evidence.model),
-        "drops": [_drop(d) for d in evidence.drops],
+        "drops": _drops(evidence.robustness),
+        "stability": dict(evidence.robustness["stability"]),
         "threshold": evidence.threshold,
         "worst": worst(rows),
         "episodes": rows,
@@ -93,8 +93,10 @@ def _data_facts(evidence: Evidence) -> dict[str, str]:
     }
 
 
-def _drop(dropped: Dropped) -> dict[str, Any]:
-    return {"view": dropped.view, "error": dropped.error, **dropped.metrics}
+def _drops(robustness: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the table's rows: every view there, then each one missing."""
+    without = robustness["without"].items()
+    return [{"view": "", **robustness["whole"]}, *({"view": v, **row} for v, row in without)]
 
 
 def _probe(result: ProbeResult) -> dict[str, Any]:

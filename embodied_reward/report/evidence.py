@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from embodied_reward.metrics.drop_view import Dropped
 from embodied_reward.metrics.judge import Judged
 from embodied_reward.metrics.probes import ProbeResult
 from embodied_reward.report.sprites import Film
@@ -43,7 +42,7 @@ class Evidence:
         judged: name -> one row per episode; `MODEL` first.
         table: name -> metric -> {"value", "low", "high"}.
         films: episode index -> pictures; episodes without are listed, not shown.
-        drops: all views first, then each view missing.
+        robustness: `Robustness.summary()` of the model.
         probes: results, in the order they were run.
         threshold: success counts as claimed from here on.
         training: rows of the run's metrics.jsonl; empty without a run folder.
@@ -55,7 +54,7 @@ class Evidence:
     judged: Mapping[str, Sequence[Judged]]
     table: Mapping[str, Mapping[str, Mapping[str, float]]]
     films: Mapping[int, Film]
-    drops: Sequence[Dropped]
+    robustness: Mapping[str, Any]
     probes: Sequence[ProbeResult]
     threshold: float
     training: Sequence[Mapping[str, Any]] = field(default=())

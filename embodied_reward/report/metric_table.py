@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from embodied_reward.metrics.catalogue import METRICS, why_undefined
 from embodied_reward.metrics.comparison import BY_DEFINITION, HEADLINE, LOWER_IS_BETTER, best
 from embodied_reward.metrics.evaluate import readings
-from embodied_reward.metrics.undefined import why_undefined
 from embodied_reward.report.evidence import MODEL, Evidence
 
 # key -> (name, what it says, lower and upper end of its scale)
-METRICS: dict[str, tuple[str, str, float, float]] = {
+NAMES: dict[str, tuple[str, str, float, float]] = {
     "voc_min": ("VOC", "order with time on successes, forward and swapped, the smaller", -1, 1),
     "mae": ("MAE", "mean absolute error to true progress; lower is better", 0, 1),
     "spearman": ("Spearman", "rank correlation with true progress, all frames pooled", -1, 1),
@@ -19,23 +19,14 @@ METRICS: dict[str, tuple[str, str, float, float]] = {
     "success_auc": ("Success AUC", "the final frame's success probability tells successes", 0, 1),
     "frame_success_auc": ("Frame AUC", "the same frame by frame", 0, 1),
     "success_gap": ("Success gap", "final progress of successes minus that of failures", -1, 1),
-    "voc_plus": ("VOC+", "order with time, frames in order", -1, 1),
-    "voc_minus": ("VOC−", "order with time, frames swapped", -1, 1),
-    "voc_min_failed": ("VOC on failures", "no merit: failures need not rise", -1, 1),
-    "mae_episode": ("MAE per episode", "averaged over episodes; lower is better", 0, 1),
-    "success_auc_max": ("AUC of the highest", "highest success probability of the episode", 0, 1),
-    "success_auc_potential": ("AUC of progress", "final progress tells successes", 0, 1),
-    "outcome_accuracy": ("Outcome from progress", "the curve alone says success or not", 0, 1),
 }
-
-NOT_SHOWN = frozenset({"voc_undefined", "kendall_tau_a"})
-"""A count, and a metric whose input a report never has."""
+"""The headline metrics in words; the others go by their names in the catalogue."""
 
 
 def metric_table(evidence: Evidence) -> dict[str, Any]:
     """Return columns and rows, headline metrics first."""
     table = evidence.table
-    keys = [*HEADLINE, *(k for k in table[MODEL] if k not in HEADLINE and k not in NOT_SHOWN)]
+    keys = [*HEADLINE, *(key for key in table[MODEL] if key not in HEADLINE)]
     rows = [_row(key, evidence) for key in keys]
     return {"columns": list(table), "rows": rows, "verdict": _overall(rows)}
 
@@ -48,7 +39,8 @@ def readings_table(evidence: Evidence) -> list[dict[str, Any]]:
 
 def _row(key: str, evidence: Evidence) -> dict[str, Any]:
     table = evidence.table
-    name, about, low, high = METRICS.get(key, (key.replace("_", " "), "", 0.0, 1.0))
+    plain = (key.replace("_", " "), _direction(key), 0.0, 1.0)
+    name, about, low, high = NAMES.get(key, plain)
     cells = [_cell(key, column, evidence) for column in table]
     return {
         "key": key,
@@ -59,6 +51,13 @@ def _row(key: str, evidence: Evidence) -> dict[str, Any]:
         "cells": cells,
         "verdict": verdict(key, table),
     }
+
+
+def _direction(key: str) -> str:
+    metric = METRICS[key]
+    return f"{metric.group}; " + (
+        "describes only" if metric.better == "neither" else f"{metric.better} is better"
+    )
 
 
 def _cell(key: str, column: str, evidence: Evidence) -> dict[str, Any]:

@@ -16,7 +16,7 @@ COLUMNS = 8
 """Frames per row of a sheet."""
 
 # (frames, side [px], WebP quality): from generous to frugal.
-STEPS = ((80, 192, 82), (60, 160, 78), (48, 128, 74), (36, 112, 70), (24, 96, 64), (16, 80, 56))
+STEPS = ((80, 192, 92), (60, 160, 78), (48, 128, 74), (36, 112, 70), (24, 96, 64), (16, 80, 56))
 
 
 @dataclass(frozen=True)

@@ -160,19 +160,23 @@ function riskCoverage(risk) {
 
 const missing = (name, reason) => el('figure', {}, el('figcaption', {}, el('b', {}, name), `: undefined, because ${reason}.`));
 
-const DROP = { spearman: 'Spearman', spearman_episode: 'Spearman per episode', mae: 'MAE', voc_min: 'VOC', success_auc: 'success AUC', success_gap: 'success gap' };
+const DROP = READ;
 
 function viewsSection(doc) {
   const [full] = doc.drops;
   return section('views', 'With one camera missing', 'Missing camera',
-    'The same episodes without one of the views. A model that leans on a single camera shows it here.',
+    doc.drops.length > 1
+      ? 'The same episodes without one of the views. A model that leans on a single camera shows it here.'
+      : 'The model has one view, so none can be missing.',
     table(['missing view', ...Object.values(DROP)], doc.drops.map((row) => el('tr', {},
       el('th', { scope: 'row' }, row.view || 'none'),
-      row.error ? el('td', { class: 'left soft', colspan: Object.keys(DROP).length }, `undefined: ${row.error}`)
+      row.reason ? el('td', { class: 'left soft', colspan: Object.keys(DROP).length }, `undefined: ${row.reason}`)
         : Object.keys(DROP).map((key) => el('td', {}, number(row[key]),
           row === full || !defined(row[key]) || !defined(full[key]) ? null
             : el('span', { class: 'ci' }, change(row[key] - full[key])))))),
-    { 'aria-label': 'Metrics with one view missing' }));
+    { 'aria-label': 'Metrics with one view missing' }),
+    el('p', { class: 'soft' }, 'Progress also moves when nothing happens: its standard deviation under ',
+      Object.entries(doc.stability).map(([name, v]) => `${name} is ${number(v, 3)}`).join(', under '), '.'));
 }
 
 const change = (by) => `${by >= 0 ? '+' : '−'}${Math.abs(by).toFixed(2)}`;
