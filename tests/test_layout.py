@@ -24,6 +24,7 @@ ALLOWED = {
     "rewards": BASE | {"math", "data", "vision", "scoring"},
     "shaping": BASE | {"math", "data", "vision", "scoring", "rewards"},
     "metrics": BASE | {"math", "data", "vision", "scoring", "rewards"},
+    "report": BASE | {"math", "data", "vision", "scoring", "rewards", "metrics"},
     "training": BASE | {"math", "data", "vision", "scoring", "rewards", "shaping", "metrics"},
     "envs": {"types", "errors", "math"},
     "policies": BASE | {"math", "data", "training"},

@@ -82,7 +82,7 @@ def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
 
 def train_reward(config: TrainRewardConfig) -> int:
     """Train; prints where the best checkpoint is and what to type next."""
-    episodes = _episodes(config)
+    episodes = training_episodes(config)
     views = config.reward_model.views or tuple(episodes.views)
     config = dataclasses.replace(
         config, reward_model=dataclasses.replace(config.reward_model, views=views)
@@ -105,7 +105,8 @@ def train_reward(config: TrainRewardConfig) -> int:
     return 0
 
 
-def _episodes(config: TrainRewardConfig) -> EpisodeSequence:
+def training_episodes(config: TrainRewardConfig) -> EpisodeSequence:
+    """Open the episodes a run learns from and validates on. Raises ConfigError, DatasetError."""
     dataset = config.dataset
     if config.episodes and dataset.episodes:
         raise ConfigError("give --episodes or --dataset.episodes, not both: they are the same")
