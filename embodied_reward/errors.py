@@ -28,6 +28,10 @@ class NonFiniteError(EmbodiedRewardError):
     """A NaN or infinity where a number was needed; nothing was updated."""
 
 
+class ShapingError(EmbodiedRewardError):
+    """A shaped return that is not what theory says; the reward would change the best policy."""
+
+
 class MissingDependencyError(EmbodiedRewardError):
     """An optional package that the requested feature needs."""
 

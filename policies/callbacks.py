@@ -118,9 +118,11 @@ class RunCallback(BaseCallback):
         self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
         self.best, self._evaluated, self._start = best, done, done
         self.history: dict[int, Evaluation] = {}
+        self._counts: dict[str, int] = {}
 
     def _on_step(self) -> bool:
         self._log_rewards(self.locals["infos"], self.locals["dones"])
+        self._log_episodes(self.locals["infos"])
         if self._report:
             self._report(self.num_timesteps, self._newest())
         if self._interrupt.asked and self.num_timesteps - self._start > self.training_env.num_envs:
@@ -130,6 +132,7 @@ class RunCallback(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         now = self._start = self.model.num_timesteps
+        self._counts = self._count()
         first = now == 0 and not self.history
         if first or (self._freq and now // self._freq > self._evaluated // self._freq):
             self._evaluate_and_save(now)
@@ -137,6 +140,7 @@ class RunCallback(BaseCallback):
             self._stop()
 
     def _on_training_end(self) -> None:
+        self._counts = self._count()
         if self.model.num_timesteps > self._evaluated:
             self._evaluate_and_save(self.model.num_timesteps)
 
@@ -148,6 +152,18 @@ class RunCallback(BaseCallback):
         learned = getattr(self.training_env, "learned_returns", ())
         if np.any(dones) and learned:
             self.logger.record("rollout/ep_rew_learned_mean", float(np.mean(learned)))
+
+    def _log_episodes(self, infos: list[dict[str, Any]]) -> None:
+        """Log the accounts of every episode that ended: `shaping/ledger.py` says what they hold."""
+        for info in infos:
+            if "episode_reward_ledger" in info:
+                row = {f"episode/{k}": v for k, v in info["episode_reward_ledger"].items()}
+                run = {f"run/{k}": v for k, v in info.get("run_reward_ledger", {}).items()}
+                self._tracker.log(self.num_timesteps, row | run)
+
+    def _count(self) -> dict[str, int]:
+        ledger = getattr(self.training_env, "ledger", None)
+        return vars(ledger.totals).copy() if ledger is not None else {}
 
     def _evaluate_and_save(self, step: int) -> None:
         self._evaluated = step
@@ -165,7 +181,9 @@ class RunCallback(BaseCallback):
     def _save(self, step: int, *, best: bool = False) -> None:
         def write(folder: Path) -> None:
             save_policy(self.model, self._spec, folder)
-            save_training_state(self.model, folder, {"best": list(self.best)})
+            # Counted when the rollout began: a rollout that is dropped does not count.
+            extra = {"best": list(self.best), "ledger": self._counts}
+            save_training_state(self.model, folder, extra)
 
         saved = save_checkpoint(self._folder / "checkpoints", step, write)
         if best:

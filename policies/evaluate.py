@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-from scipy.stats import binomtest
 
 from embodied_reward.errors import ConfigError, EnvError
+from embodied_reward.math.statistics import wilson
 
 
 class Acts(Protocol):
@@ -47,9 +47,7 @@ class Evaluation:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % confidence interval of the success rate."""
-        result = binomtest(sum(self.success), len(self.success))
-        interval = result.proportion_ci(confidence_level=0.95, method="wilson")
-        return float(interval.low), float(interval.high)
+        return wilson(sum(self.success), len(self.success))
 
     def summary(self) -> dict[str, float]:
         """Return the numbers under the tags that Stable-Baselines3 logs."""

@@ -17,6 +17,7 @@ VERBS = {
     "train-reward": "train a reward model from demonstrations",
     "eval-reward": "measure a reward model beside trivial baselines",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
+    "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",
     "eval-policy": "roll a saved policy out: success rate, videos with reward curves",
     "benchmark": "run one of our benchmarks (er benchmark trap)",

@@ -1,6 +1,7 @@
 """Roll a saved policy out: success rate with its confidence interval, videos with reward curves.
 
-er eval-policy --policy.path=RUN [--reward.path=REWARD_RUN] [--episodes=50] [--videos=3]
+er eval-policy --policy.path=RUN [--reward.path=REWARD_RUN] [--success.path=DETECTOR]
+    [--episodes=50] [--videos=3]
 
 The environment is the one the policy was trained in, unless --env.* says otherwise.
 """
@@ -22,6 +23,7 @@ from embodied_reward.files import replacing
 from embodied_reward.types import Episode, UInt8
 
 if TYPE_CHECKING:
+    from embodied_reward.cli.eval_detector import DetectorJudge
     from embodied_reward.policies.evaluate import Evaluation
 
 
@@ -42,11 +44,20 @@ class RewardPath:
 
 
 @dataclass(frozen=True)
+class DetectorPath:
+    """Which success detector is held against the simulator's truth."""
+
+    path: str | None = None
+    """run folder, checkpoint or pretrained_model folder; all episodes are rendered for it"""
+
+
+@dataclass(frozen=True)
 class EvalPolicyConfig:
     """Everything `er eval-policy` can be told."""
 
     policy: PolicyPath = field(default_factory=PolicyPath)
     reward: RewardPath = field(default_factory=RewardPath)
+    success: DetectorPath = field(default_factory=DetectorPath)
     env: EnvConfig = field(default_factory=EnvConfig)
     episodes: int = 20
     """episodes to roll out"""
@@ -87,25 +98,30 @@ def with_trained_env(argv: list[str]) -> list[str]:
 
 def eval_policy(config: EvalPolicyConfig) -> int:
     """Roll out, film, and print the success rate."""
-    from embodied_reward.rewards import load
+    from embodied_reward.cli.eval_detector import DetectorJudge, load_detector
+    from embodied_reward.rewards import load_progress
     from embodied_reward.training.run import prepare_output_dir
     from embodied_reward.training.seeding import seed_everything, set_threads
 
     if config.policy.path is None:
         raise ConfigError("give the policy with --policy.path=RUN, a run of `er train-policy`")
-    reward = load(config.reward.path) if config.reward.path else None
+    reward = load_progress(config.reward.path) if config.reward.path else None
+    judge = DetectorJudge(*load_detector(config.success.path)) if config.success.path else None
     folder = prepare_output_dir(_folder(config), resume=False)
     set_threads(0)
     seed_everything(config.seed)
     film = Film(folder, config.videos, reward)
-    result = _roll_out(config, film, *_camera_settings(config, reward))
-    _write(folder / "metrics.json", config, result)
+    models = [m for m in (reward, judge and judge.model) if m is not None]
+    result = _roll_out(config, film, judge, *_camera_settings(config, models))
+    _write(folder / "metrics.json", config, result, judge)
     low, high = result.interval
     print(
         f"{config.env.id}: {sum(result.success)} of {config.episodes} succeeded, "
         f"{result.success_rate:.0%} (95 % interval {low:.0%} to {high:.0%}), "
         f"{np.mean(result.lengths):.0f} decisions on average"
     )
+    if judge:
+        print(judge.table())
     print(f"metrics: {folder / 'metrics.json'}")
     for path in film.written:
         print(f"video: {path}")
@@ -113,20 +129,28 @@ def eval_policy(config: EvalPolicyConfig) -> int:
 
 
 def _roll_out(
-    config: EvalPolicyConfig, film: "Film", views: tuple[str, ...], size: int
+    config: EvalPolicyConfig,
+    film: "Film",
+    judge: "DetectorJudge | None",
+    views: tuple[str, ...],
+    size: int,
 ) -> "Evaluation":
     from embodied_reward.cli.policy_env import plain_env
     from embodied_reward.cli.progress_bar import progress_bar
     from embodied_reward.policies.checkpoint import load_policy
     from embodied_reward.policies.evaluate import evaluate
+    from embodied_reward.shaping.frames import FramesInInfo
 
     policy = load_policy(str(config.policy.path))
-    env = plain_env(config.env, config.seed, views=views, size=size)
+    plain = plain_env(config.env, config.seed, views=views, size=size)
+    env = FramesInInfo(plain, hold=judge.hold) if judge else plain
     with contextlib.closing(env), progress_bar() as bar:
         task = bar.add_task(config.env.id, total=config.episodes)
 
         def watch(index: int, env: gym.Env, info: dict[str, Any], ended: bool) -> None:
             film.watch(index, env, info, ended)
+            if judge:
+                judge.watch(index, info, ended)
             bar.advance(task, int(ended))
 
         return evaluate(
@@ -159,9 +183,11 @@ class Film:
         """Take the frames of one step; write the video when the episode has ended."""
         if index >= self._count:
             return
-        self._frames.append(env.get_wrapper_attr("frames")())
-        self._success.append(bool(info["is_success"]))
-        self._progress.append(_true_progress(env))
+        held, won = "held_frames" in info, bool(info["is_success"])
+        self._frames.append(info["frames"] if "frames" in info else _frames(env))
+        self._success.append(won)
+        # Where the arm was held after the end, the environment has moved on.
+        self._progress.append(1.0 if held and won else _true_progress(env))
         if ended:
             self.written.append(self._write(self._episode(index, env)))
             self._frames, self._progress, self._success = [], [], []
@@ -205,6 +231,10 @@ class Film:
         return write_video(path, frames, episode.fps)
 
 
+def _frames(env: gym.Env) -> dict[str, UInt8]:
+    return env.get_wrapper_attr("frames")()
+
+
 def _true_progress(env: gym.Env) -> float:
     try:
         return float(env.get_wrapper_attr("progress")())
@@ -212,10 +242,12 @@ def _true_progress(env: gym.Env) -> float:
         return float("nan")  # this task has no honest definition; the curve is left out
 
 
-def _camera_settings(config: EvalPolicyConfig, reward: Any) -> tuple[tuple[str, ...], int]:
-    if reward is None:
+def _camera_settings(config: EvalPolicyConfig, models: list[Any]) -> tuple[tuple[str, ...], int]:
+    """Return views and picture size: what the models know, unless the config says otherwise."""
+    if not models:
         return config.views, config.size or 128
-    return config.views or reward.card.views, config.size or reward.card.image_size
+    views = dict.fromkeys(view for model in models for view in model.card.views)
+    return config.views or tuple(views), config.size or max(m.card.image_size for m in models)
 
 
 def _folder(config: EvalPolicyConfig) -> Path:
@@ -226,13 +258,16 @@ def _folder(config: EvalPolicyConfig) -> Path:
     return default_output_dir("eval-policy", config.env.id.split("/")[-1])
 
 
-def _write(path: Path, config: EvalPolicyConfig, result: "Evaluation") -> None:
+def _write(
+    path: Path, config: EvalPolicyConfig, result: "Evaluation", judge: "DetectorJudge | None"
+) -> None:
     report = {
         **result.summary(),
         "episodes": len(result.success),
         "success": list(result.success),
         "lengths": list(result.lengths),
         "seeds": list(result.seeds),
+        **({"detector": judge.report()} if judge else {}),
         "config": configs.encode(config),
     }
     with replacing(path) as temporary:

@@ -138,7 +138,7 @@ def _paths(config: EvalRewardConfig) -> list[str]:
 
 def _load(config: EvalRewardConfig) -> dict[str, RewardModel]:
     """Load every model by the name of its row; the first is the one that is evaluated."""
-    first, *others = [rewards.load(path, device=config.device) for path in _paths(config)]
+    first, *others = [rewards.load_progress(path, device=config.device) for path in _paths(config)]
     names = row_names([m.card.type for m in others])
     return {MODEL: first, **dict(zip(names, others, strict=True))}
 

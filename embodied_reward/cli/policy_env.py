@@ -1,7 +1,8 @@
 """What `er train-policy` and `er eval-policy` share: the environment around a policy."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,15 +11,46 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward.cli.env_config import EnvConfig, make_env
+from embodied_reward.rewards import RewardModel
+from embodied_reward.rewards.detector import Detector
+from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.frames import FramesInInfo, ProgressInInfo, Scorer
 from embodied_reward.shaping.tiers import TieredProgress, TieredScorer, Tiers
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
+from embodied_reward.shaping.watch import DetectedSuccess, SuccessWatch
 
 if TYPE_CHECKING:
     from embodied_reward.envs import VisualEnv
 
 DEFAULT_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A success detector beside the reward.
+
+    Attributes:
+        model: gives the success probabilities.
+        detector: threshold and persistence.
+        pays: it takes the place of the simulator's success.
+        shared: it is the reward model, whose scores serve both.
+    """
+
+    model: RewardModel
+    detector: Detector
+    pays: bool = False
+    shared: bool = False
+
+    @property
+    def hold(self) -> int:
+        """Frames that the detector wants to see after a success ended the episode."""
+        return self.detector.persistence - 1
+
+    def watch(self, count: int, scorer: Scorer | None = None) -> SuccessWatch:
+        """Return the watch of `count` environments; `scorer` is the reward's, if shared."""
+        own = scorer if self.shared and scorer is not None else StreamScorer(self.model, count)
+        return SuccessWatch(self.detector, own, count, shared=self.shared)
 
 
 def plain_env(
@@ -27,9 +59,10 @@ def plain_env(
     *,
     views: Sequence[str] = (),
     size: int | tuple[int, int] = DEFAULT_SIZE,
+    **kwargs: Any,
 ) -> "VisualEnv":
     """Build the environment alone; nothing is rendered unless somebody asks for frames."""
-    return make_env(config, views=views, size=size, seed=seed)
+    return make_env(config, views=views, size=size, seed=seed, **kwargs)
 
 
 def learner_env(
@@ -43,27 +76,40 @@ def learner_env(
     count: int = 1,
     scorer: Scorer | None = None,
     size: int | tuple[int, int] = DEFAULT_SIZE,
+    watched: Watched | None = None,
+    views: Sequence[str] = (),
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 
-    From inside out: environment, RescaleAction, FlattenObservation, Monitor (so that logged
-    returns are the task's own), frames or progress for the reward, vector environment, reward.
+    From inside out: environment, progress or frames for the reward, a detector that pays,
+    RescaleAction, FlattenObservation, Monitor (so that logged returns are the base reward's),
+    vector environment, reward. `views` are rendered; by default those that the models know.
     """
-    views = scorer.views if scorer is not None else ()
+    pays = watched is not None and watched.pays
+    views = views or _views(scorer, watched)
 
     def one(index: int) -> gym.Env:
-        env = plain_env(config, seed + index, views=views, size=size)
-        flat = Monitor(FlattenObservation(RescaleAction(env, np.float32(-1), np.float32(1))))
-        if mode.source == "scorer":
-            return FramesInInfo(flat)
+        env: gym.Env = plain_env(
+            config, seed + index, views=views, size=size, terminate_on_success=not pays
+        )
         if mode.source == "progress":
-            told = ProgressInInfo(flat)
-            return TieredProgress(told, tiers) if tiers else told
-        return flat
+            env = TieredProgress(ProgressInInfo(env), tiers) if tiers else ProgressInInfo(env)
+        if mode.source == "scorer" or watched:
+            env = FramesInInfo(env, hold=watched.hold if watched else 0)
+        if watched and pays:
+            env = DetectedSuccess(env, watched.watch(1))
+        return Monitor(FlattenObservation(RescaleAction(env, np.float32(-1), np.float32(1))))
 
     envs = [one(index) for index in range(count)]
     vector = DummyVecEnv([lambda env=env: env for env in envs])
     vector.seed(seed)
+    watch = watched.watch(count, scorer) if watched and not pays else None
     if scorer is not None and tiers:
         scorer = TieredScorer(scorer, tiers, count)
-    return LearnedRewardVecEnv(vector, mode, gamma=gamma, kappa=kappa, scorer=scorer)
+    return LearnedRewardVecEnv(vector, mode, gamma=gamma, kappa=kappa, scorer=scorer, watch=watch)
+
+
+def _views(scorer: Scorer | None, watched: Watched | None) -> tuple[str, ...]:
+    """Return the views that the models know; none leaves the choice to the environment."""
+    known = scorer.views if scorer is not None else ()
+    return tuple(dict.fromkeys((*known, *(watched.model.card.views if watched else ()))))

@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 
 from embodied_reward import config as configs
-from embodied_reward.cli.policy_env import DEFAULT_SIZE, learner_env, plain_env
+from embodied_reward.cli.policy_env import DEFAULT_SIZE, Watched, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
@@ -23,10 +23,12 @@ from embodied_reward.policies.evaluate import Evaluation
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
 from embodied_reward.policies.sac import build_sac
-from embodied_reward.rewards import RewardModel, load
+from embodied_reward.rewards import RewardModel, load, load_progress
+from embodied_reward.rewards.detector import detector_of
 from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.diagnose import potential_warnings
+from embodied_reward.shaping.ledger import Totals
 from embodied_reward.shaping.tiers import Tiers
 from embodied_reward.training.checkpoint import latest
 from embodied_reward.training.run import Tracker, save_config
@@ -65,11 +67,12 @@ class PolicyRun:
             ConfigError, DatasetError, EnvError, CheckpointError: before any training.
         """
         config, found = self.config, self._checkpoint()
-        reward = load(config.reward.path) if self.mode.source == "scorer" else None  # type: ignore[arg-type]
+        reward = load_progress(config.reward.path) if self.mode.source == "scorer" else None  # type: ignore[arg-type]
         if reward is not None and not reward.card.streaming:
             raise ConfigError(
                 f"'{config.reward.path}' scores whole episodes only; it cannot shape online"
             )
+        self.watched = watched(config, reward)
         self.eval_env = plain_env(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
         self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
@@ -85,12 +88,16 @@ class PolicyRun:
             seed=_scene_seed(config.seed, done),
             count=config.n_envs,
             scorer=StreamScorer(reward, config.n_envs) if reward else None,
-            size=_picture_size(reward, episodes) if reward else DEFAULT_SIZE,
+            size=_picture_size(reward or (self.watched and self.watched.model), episodes),
+            watched=self.watched,
+            views=config.reward.views,
         )
         self._open.callback(self.env.close)
         self.model = self._build(demos, cloning=found is None)
         if found:
-            self._best = tuple(load_training_state(self.model, found)["best"])  # type: ignore[assignment]
+            state = load_training_state(self.model, found)
+            self._best = tuple(state["best"])  # type: ignore[assignment]
+            self.env.ledger.totals = Totals(**state.get("ledger", {}))
             self.env.seed(_scene_seed(config.seed, done))
         save_config(dataclasses.replace(config, resume=False), self.folder)
         return done
@@ -150,6 +157,21 @@ class PolicyRun:
         reward = f" --reward.path={self.config.reward.path}" if self.config.reward.path else ""
         lines += ["", "next:", f"  er eval-policy --policy.path={self.folder}{reward} --videos=3"]
         return "\n".join(lines)
+
+    def watching(self) -> str:
+        """Return the line that says who watches for success, empty where nobody does."""
+        if self.watched is None:
+            return ""
+        fitted = self.watched.model.card.extra.get("calibration")
+        rule = self.watched.detector
+        told = f"success >= {rule.threshold:.4g} for {rule.persistence} frames"
+        told += "" if fitted else " (not calibrated)"
+        if self.watched.pays:
+            return (
+                f"base reward: 1 when the detector says {told}. This is NOT the simulator's truth; "
+                "episode/true_success and eval/ still are"
+            )
+        return f"watching, paying nothing: {told}"
 
     def close(self) -> None:
         """Close environments and log files."""
@@ -234,8 +256,31 @@ class PolicyRun:
             )
 
 
-def _picture_size(reward: RewardModel, episodes: EpisodeSequence | None) -> tuple[int, int]:
+def watched(config: "TrainPolicyConfig", reward: RewardModel | None) -> Watched | None:
+    """Return the detector that watches: the one given, else the reward model's success head.
+
+    Raises:
+        ConfigError: the model given judges no success, or scores whole episodes only.
+    """
+    path = config.success.path
+    model = load(path) if path else reward
+    detector = detector_of(model.card) if model else None
+    if path and model and (detector is None or not model.card.streaming):
+        raise ConfigError(
+            f"'{path}' ({model.card.type}) gives no success probability while an episode runs; "
+            "give --success.path=RUN of `er train-reward --reward_model.type=success`"
+        )
+    if model is None or detector is None:
+        return None
+    return Watched(model, detector, pays=config.success.pays, shared=not path)
+
+
+def _picture_size(
+    reward: RewardModel | None, episodes: EpisodeSequence | None
+) -> int | tuple[int, int]:
     """Return the demonstrations' picture size, so that one scene looks the same in both."""
+    if reward is None:
+        return DEFAULT_SIZE
     view = reward.card.views[0]
     if episodes is not None and view in episodes.views:
         return episodes.size(view)

@@ -3,6 +3,10 @@
 er train-policy --env.id=metaworld/window-open-v3 --policy.type=sac --dataset.root=DEMOS
     --reward.path=REWARD_RUN --reward.mode=potential --steps=3000
 
+A success detector (--success.path=RUN of `er train-reward --reward_model.type=success`) watches:
+its false and missed successes are logged beside the simulator's truth. It pays nothing unless
+--success.pays=true.
+
 Reward modes: potential (learned, keeps the optimal policy), success, absolute, difference,
 difference_gold, delayed, oracle (true progress), task (the environment's dense reward).
 """
@@ -33,6 +37,19 @@ class RewardConfig:
     """steps into which the potential is divided, 4 is a good number; 0 leaves it continuous"""
     hysteresis: float = 0.05
     """how far the progress must fall below a tier's lower edge before the tier is lost"""
+    views: tuple[str, ...] = ()
+    """cameras to render; empty takes all that the models know. They mask what they do not see"""
+
+
+@dataclass(frozen=True)
+class WatchConfig:
+    """Which detector watches for success."""
+
+    path: str | None = None
+    """success detector, or a reward model with a success head (0.5 for 3 frames); it only
+    watches. Default: the success head of --reward.path, where that is scored anyway"""
+    pays: bool = False
+    """let the detector pay in place of the simulator: its mistakes are then what is learned"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class TrainPolicyConfig:
     env: EnvConfig = field(default_factory=EnvConfig)
     policy: PolicyConfig = field(default_factory=SACConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     steps: int = 4000
@@ -91,6 +109,8 @@ def train_policy(config: TrainPolicyConfig) -> int:
     try:
         done = run.prepare()
         print(run.opening())
+        if watching := run.watching():
+            print(watching)
         if done:
             print(f"resuming at decision {done}")
         run.learn()
@@ -112,6 +132,13 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
         raise ConfigError(
             f"--reward.mode={mode.name} needs --reward.path=RUN, a model from `er train-reward`; "
             "without one choose --reward.mode=success, oracle or task"
+        )
+    if config.success.pays and not config.success.path:
+        raise ConfigError("--success.pays=true needs --success.path=RUN, the detector that pays")
+    if config.success.pays and mode.base != "success":
+        raise ConfigError(
+            f"--reward.mode={mode.name} pays the environment's own reward, so a detector cannot "
+            "pay as well: leave --success.pays out or choose another mode"
         )
     config.policy.check()
     for name, value in (("steps", config.steps), ("n_envs", config.n_envs)):

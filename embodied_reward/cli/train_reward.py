@@ -29,6 +29,7 @@ from embodied_reward.rewards import (
     pretrained_folder,
     registry,
 )
+from embodied_reward.rewards.success import SuccessModel
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
@@ -174,6 +175,17 @@ def _announce(config: TrainRewardConfig, trainer: RewardTrainer, folder: Path) -
 
 
 def _closing(config: TrainRewardConfig, folder: Path, best: Path) -> None:
+    model = load(best)
+    if isinstance(model, SuccessModel):
+        fitted = model.calibration
+        print(
+            f"best checkpoint: {best}\n"
+            f"{fitted.describe() if fitted else 'threshold 0.5, not calibrated'}\n\nnext:\n"
+            f"  er calibrate-success --success.path={folder} --dataset.root=FAILURES\n"
+            f"  er train-policy --env.id=ENV --success.path={folder} --reward.mode=potential "
+            f"--reward.path=REWARD_RUN --dataset.root={config.dataset.label()}"
+        )
+        return
     print(
         f"best checkpoint: {best}\n\nnext:\n"
         f"  er eval-reward --reward_model.path={folder} --dataset.root=UNSEEN_EPISODES\n"

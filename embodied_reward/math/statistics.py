@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 
 from embodied_reward.types import Float64
 
@@ -134,6 +134,17 @@ def bootstrap[T](
         for name, value in statistics([items[i] for i in picks]).items():
             drawn.setdefault(name, []).append(value)
     return {name: _interval(np.asarray(values), level) for name, values in drawn.items()}
+
+
+def wilson(count: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's confidence interval of a share of `count` out of `total`.
+
+    (NaN, NaN) where nothing was counted.
+    """
+    if total == 0:
+        return float("nan"), float("nan")
+    interval = binomtest(count, total).proportion_ci(confidence_level=level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def finite_mean(values: npt.ArrayLike) -> float:

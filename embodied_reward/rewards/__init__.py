@@ -4,13 +4,15 @@ import json
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from embodied_reward.errors import CheckpointError, did_you_mean
+from embodied_reward.errors import CheckpointError, ConfigError, did_you_mean
 from embodied_reward.rewards.base import Card, RewardModel, RewardModelConfig
 from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
 from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
 from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
+from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.rewards.success_config import SuccessConfig
 from embodied_reward.rewards.tcc import TccConfig, TccModel
 
 # config class -> model class; third parties add theirs by entry point.
@@ -20,6 +22,7 @@ REWARDS: dict[str, type[RewardModel]] = {
     "goal_distance": GoalDistanceModel,
     "tcc": TccModel,
     "ensemble": EnsembleModel,
+    "success": SuccessModel,
 }
 
 __all__ = [
@@ -35,9 +38,12 @@ __all__ = [
     "RemainingTimeModel",
     "RewardModel",
     "RewardModelConfig",
+    "SuccessConfig",
+    "SuccessModel",
     "TccConfig",
     "TccModel",
     "load",
+    "load_progress",
     "pretrained_folder",
     "registry",
 ]
@@ -68,6 +74,22 @@ def load(path: Path | str, *, device: str = "cpu") -> RewardModel:
             f"{did_you_mean(str(config.get('type')), methods)}"
         )
     return methods[config["type"]].load(folder).to(device).eval()
+
+
+def load_progress(path: Path | str, *, device: str = "cpu") -> RewardModel:
+    """Load a reward model whose potential is going to be used.
+
+    Raises:
+        ConfigError: it is a success detector, whose potential is NaN.
+        CheckpointError: see `load`.
+    """
+    model = load(path, device=device)
+    if not model.card.progress:
+        raise ConfigError(
+            f"'{path}' is a success detector and estimates no progress; give it with "
+            "--success.path, and a model of progress (such as dopamine) here"
+        )
+    return model
 
 
 def pretrained_folder(path: Path) -> Path:

@@ -55,6 +55,7 @@ class Card:
         potential_range: closed range of the potential.
         markov: whether the potential depends on the current frame and the episode's start only.
         streaming: whether `start`/`score` are implemented.
+        progress: whether the potential means anything; a success detector's is NaN.
         task: task text of the training data.
         weights_sha256: digest of the weights, empty before saving.
     """
@@ -65,6 +66,7 @@ class Card:
     potential_range: tuple[float, float] = (0.0, 1.0)
     markov: bool = True
     streaming: bool = True
+    progress: bool = True
     task: str = ""
     weights_sha256: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -41,21 +41,21 @@ class StreamScorer:
         return self._score(rows, features)
 
     @torch.inference_mode()
-    def step(self, frames: Mapping[str, UInt8]) -> Scores:
-        """Score the current frame of every environment, view -> UInt8["b h w 3"]."""
+    def step(self, frames: Mapping[str, UInt8], rows: Sequence[int] | None = None) -> Scores:
+        """Score the current frame of every environment, or of `rows`, view -> UInt8["b h w 3"]."""
         if self._carry is None:
             raise RuntimeError("call start() for every environment before step()")
-        return self._score(range(self.count), self.model.encode(frames))
+        chosen = range(self.count) if rows is None else rows
+        return self._score(chosen, self.model.encode(frames))
 
     def _score(self, rows: Sequence[int], features: torch.Tensor) -> Scores:
         assert self._carry is not None
         index = torch.as_tensor(list(rows), device=features.device)
         scores, after = self.model.score(features, {k: v[index] for k, v in self._carry.items()})
         self._put(rows, after)
-        if not np.isfinite(scores.potential[scores.ok]).all():
-            raise NonFiniteError(
-                "the reward model returned a non-finite potential for a good frame"
-            )
+        what = "potential" if self.model.card.progress else "success"
+        if not np.isfinite(getattr(scores, what)[scores.ok]).all():
+            raise NonFiniteError(f"the reward model returned a non-finite {what} for a good frame")
         return scores
 
     def _put(self, rows: Sequence[int], fresh: Mapping[str, torch.Tensor]) -> None:

@@ -9,9 +9,11 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from embodied_reward.errors import EnvError, NonFiniteError
-from embodied_reward.shaping.frames import Scorer, stack_frames
+from embodied_reward.shaping.frames import HELD, Scorer, stack_frames
+from embodied_reward.shaping.ledger import Ledger
 from embodied_reward.shaping.order import check_order
 from embodied_reward.shaping.potential import RewardMode
+from embodied_reward.shaping.watch import SuccessWatch
 from embodied_reward.types import Float64
 
 EPISODES = 100  # window of the mean learned return, the same as Stable-Baselines3's own
@@ -26,8 +28,11 @@ class LearnedRewardVecEnv(VecEnvWrapper):
     that ends, the second give Phi(s) of the one that begins.
 
     `infos[i]` gains `env_reward` and `base_reward` (before shaping), `potential` = Phi(s') as
-    observed (unmasked), `previous_potential` = Phi(s), `shaping` (what was added) and
-    `learned_success`; `frames` are taken out, so that no buffer keeps them.
+    observed (unmasked), `previous_potential` = Phi(s), `shaping` (what was added),
+    `learned_success` and, with a watch, `success_score` and `detected_success`; the frames are
+    taken out, so that no buffer keeps them. Where an episode ends, `episode_reward_ledger` holds
+    its accounts and `run_reward_ledger` the rates so far (`shaping/ledger.py`); a shaping sum
+    that does not telescope raises.
 
     Args:
         venv: its environments carry `FramesInInfo` (scorer) or `ProgressInInfo` (oracle mode).
@@ -35,6 +40,7 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         gamma: the learner's discount.
         kappa: scale of the potential.
         scorer: for `venv.num_envs` environments, where `mode.source` is "scorer".
+        watch: a success detector that is logged beside the true success; it pays nothing.
     """
 
     learns_reward = True  # for `check_order`
@@ -47,11 +53,14 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         gamma: float,
         kappa: float = 1.0,
         scorer: Scorer | None = None,
+        watch: SuccessWatch | None = None,
     ) -> None:
         super().__init__(venv)
         if mode.source == "scorer" and scorer is None:
             raise ValueError(f"mode '{mode.name}' needs a scorer")
         self.mode, self.gamma, self.kappa, self.scorer = mode, gamma, kappa, scorer
+        self.watch = watch
+        self.ledger = Ledger(venv.num_envs, mode, gamma=gamma, kappa=kappa)
         self.learned_returns: deque[float] = deque(maxlen=EPISODES)
         self._phi: Float64 = np.zeros(venv.num_envs)
         self._returns: Float64 = np.zeros(venv.num_envs)
@@ -81,6 +90,7 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         """
         phi = self._finite(potential, range(self.num_envs), "at an exchange")
         self.scorer, self._phi = scorer, phi.copy()
+        self.ledger.exchange(phi)
         self.potential_version = version
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -91,14 +101,19 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         terminated = dones & ~truncated
         phi, success = self._score(infos)
         self._check(obs, base, infos)
+        self._watch(infos, success)
         extra = self._extra(phi, terminated)
         rewards = self.mode.paid(base.astype(np.float64)) + extra
         for row, info in enumerate(infos):
             info.pop("frames", None)
+            info.pop(HELD, None)
             info["env_reward"] = info["base_reward"] = float(base[row])
             info["potential"], info["previous_potential"] = float(phi[row]), float(self._phi[row])
             info["potential_version"] = self.potential_version
             info["shaping"], info["learned_success"] = float(extra[row]), float(success[row])
+        self.ledger.step(base.astype(np.float64), rewards, phi, infos)
+        for row in np.flatnonzero(dones):
+            infos[row].update(self.ledger.report(row, terminated=bool(terminated[row])))
         self._finish(rewards, dones, phi)
         return obs, rewards.astype(np.float32), dones, infos
 
@@ -117,13 +132,31 @@ class LearnedRewardVecEnv(VecEnvWrapper):
 
     def _start(self, rows: Sequence[int]) -> Float64:
         infos = [self.venv.reset_infos[row] for row in rows]
+        phi, success = self._score_first(rows, infos)
+        if self.watch:
+            scores, fired = self.watch.start(rows, infos, success)
+            for info, score, one in zip(infos, scores, fired, strict=True):
+                info["success_score"], info["detected_success"] = float(score), bool(one)
+        self.ledger.start(rows, phi, infos)
+        return phi
+
+    def _score_first(
+        self, rows: Sequence[int], infos: Sequence[Mapping[str, Any]]
+    ) -> tuple[Float64, Float64]:
+        unknown = np.full(len(infos), np.nan)
         if self.mode.source == "none":
-            return np.zeros(len(infos))
+            return np.zeros(len(infos)), unknown
         if self.mode.source == "progress":
-            return self._finite(_progress(infos), rows, "at reset")
+            return self._finite(_progress(infos), rows, "at reset"), unknown
         assert self.scorer is not None
         scores = self.scorer.start(list(rows), stack_frames(infos, self.scorer.views))
-        return self._finite(scores.potential, rows, "at reset")
+        return self._finite(scores.potential, rows, "at reset"), scores.success
+
+    def _watch(self, infos: Sequence[dict[str, Any]], success: Float64) -> None:
+        if self.watch:
+            scores, fired = self.watch.step(infos, success)
+            for info, score, one in zip(infos, scores, fired, strict=True):
+                info["success_score"], info["detected_success"] = float(score), bool(one)
 
     def _score(self, infos: Sequence[Mapping[str, Any]]) -> tuple[Float64, Float64]:
         rows, unknown = range(self.num_envs), np.full(self.num_envs, np.nan)

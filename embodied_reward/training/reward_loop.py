@@ -248,7 +248,7 @@ def validation_metrics(
             for k in range(4)
         ]
         rows = {key: float(np.mean([entry[key] for entry in logs])) for key in logs[0]}
-    if episodes:
+    if episodes and model.card.progress:
         rows["spearman"] = float(np.mean([_rank_agreement(model, e) for e in episodes]))
     return rows
 

@@ -18,6 +18,7 @@ from embodied_reward.math.statistics import (
     ranking_accuracy,
     recall_at,
     spearman,
+    wilson,
 )
 
 seeds = st.integers(0, 100_000)
@@ -173,3 +174,10 @@ def test_finite_pairs_keep_what_both_sides_know():
     assert a.tolist() == b.tolist() == [1, 4]
     with pytest.raises(ValueError, match="one length"):
         finite_pairs([1], [1, 2])
+
+
+def test_wilson_interval_of_known_counts():
+    # Newcombe 1998, table I: 81 of 263 and 0 of 20.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
+    assert np.isnan(wilson(0, 0)).all()

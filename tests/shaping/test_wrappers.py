@@ -146,7 +146,7 @@ def test_a_missing_view_is_named(corridor, brightness):
     scorer = brightness(1)
     scorer.views = ("wrist",)
     env = vectorise([corridor()], mode_named("potential"), scorer)
-    with pytest.raises(EnvError, match=r"no view \['wrist'\].*'eye'"):
+    with pytest.raises(EnvError, match=r"rendered \['eye'\].*one of \['wrist'\]"):
         env.reset()
 
 

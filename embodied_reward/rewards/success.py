@@ -1,0 +1,254 @@
+r"""`success`: is the task done? A detector that knows nothing of progress.
+
+    p(t) = sigmoid(head(z_t, z_t - z_0)),    z = fused views of a frame
+
+trained with a balanced binary cross-entropy on the frames of `success_batches.py`. It fires where
+p stays at or above a threshold for k frames; the threshold is fitted on held-out failures so that
+at most `target_fpr` of failed episodes fire (`detector.py`).
+
+It is apart from every potential on purpose: a potential near 1 says "nearly there", which a policy
+can reach without being there, while the base reward must say "done". Its potential is NaN, and
+whatever needs progress refuses it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_reward import config as configs
+from embodied_reward.errors import DatasetError
+from embodied_reward.rewards import weights
+from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
+from embodied_reward.rewards.detector import Calibration, Unit, fit_threshold
+from embodied_reward.rewards.success_batches import SuccessBatch, SuccessDataset, goal_frames
+from embodied_reward.rewards.success_config import SuccessConfig
+from embodied_reward.rewards.success_network import SuccessNetwork, balanced_bce, keep_views
+from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
+from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
+from embodied_reward.vision.encoders import Encoder, build_encoder, rebuild
+from embodied_reward.vision.frames import episode_frames
+from embodied_reward.vision.preprocess import to_input
+
+TRUNCATION = 0.7
+"""Where successes are cut to stand in for failures: the latest cut of RoboReward's 10 to 70 %."""
+
+
+class SuccessModel(RewardModel):
+    """Multi-view success classifier with a fitted threshold; see the module docstring."""
+
+    name: ClassVar[str] = "success"
+    config: SuccessConfig
+
+    def __init__(self, config: SuccessConfig, encoder: Encoder, *, task: str = "") -> None:
+        """Wrap an encoder; use `create` to build one for a dataset, `load` for a saved one."""
+        super().__init__()
+        self.config, self.task, self._digest = config, task, ""
+        self.network = SuccessNetwork(
+            encoder, views=len(config.views), dim=config.dim, hidden=config.hidden
+        )
+        self.calibration: Calibration | None = None
+
+    @classmethod
+    def create(cls, config: SuccessConfig, *, task: str = "") -> "SuccessModel":
+        """Build an untrained model; `config.views` must be set. Uses torch's global seed."""
+        encoder = build_encoder(config.encoder, config.dim)
+        return cls(config, encoder, task=config.task or task)
+
+    @property
+    def card(self) -> Card:
+        """See the base class; `extra["calibration"]` holds the threshold and what it promises."""
+        fitted = self.calibration.to_dict() if self.calibration else None
+        return Card(
+            type=self.name,
+            views=self.config.views,
+            image_size=self.image_size,
+            progress=False,
+            task=self.task,
+            weights_sha256=self._digest,
+            extra={"calibration": fitted},
+        )
+
+    @property
+    def image_size(self) -> int:
+        """Side of the encoder's input [px]."""
+        return self.network.encoder.image_size
+
+    # --- training ---
+
+    def dataset(self, episodes: list[Episode]) -> SuccessDataset:
+        """Decode training episodes.
+
+        Raises:
+            DatasetError: none is successful, a view is missing, or the task is ambiguous.
+        """
+        tasks = sorted({e.task for e in episodes})
+        if len(tasks) > 1 and not self.config.task:
+            raise DatasetError(
+                f"the episodes are of several tasks ({', '.join(map(repr, tasks[:5]))}); choose "
+                "the one to detect with --reward_model.task=..., the others serve as failures"
+            )
+        return SuccessDataset(
+            episodes,
+            task=self.config.task,
+            views=self.config.views,
+            size=self.image_size,
+            count=self.config.frames,
+        )
+
+    def set_references(self, data: SuccessDataset) -> None:
+        """Do nothing: a detector keeps no reference frames."""
+
+    def loss(self, batch: SuccessBatch) -> tuple[Tensor, dict[str, float]]:
+        """Return the balanced BCE and, as floats, the shares of both classes that are right.
+
+        Augmentation and dropout act in training mode only and draw from `batch.seed`.
+        """
+        generator = torch.Generator().manual_seed(batch.seed)
+        fused = self.network.fuse(self._encode_batch(batch.frames, generator))
+        start, target = fused[batch.start], batch.success.to(fused)
+        if self.training:
+            keep = torch.rand(len(start), generator=generator) >= self.config.start_dropout
+            start = self.network.drop_start(start, keep.to(start.device))
+        logits = self.network(fused, start)
+        loss, fires = balanced_bce(logits, target), (logits > 0).float()
+        return loss, {
+            "loss": loss.item(),
+            "hit_rate": _share(fires, target),
+            "false_rate": _share(fires, 1 - target),
+        }
+
+    def _encode_batch(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        n, v = frames.shape[:2]
+        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
+        present = torch.ones(n, v, dtype=torch.bool)
+        if self.training and self.network.encoder.trainable:
+            images = random_shift(images, self.config.shift, generator)
+            images = colour_jitter(images, self.config.jitter, generator)
+            images = random_erase(images, self.config.erase, generator)
+        if self.training:
+            present = keep_views(n, v, self.config.view_dropout, generator)
+        return self.network.encode(images.unflatten(0, (n, v)), present.to(images.device))
+
+    # --- the threshold ---
+
+    def calibrate(self, episodes: Sequence[Episode]) -> None:
+        """Fit the threshold on the failed episodes, or on truncated successes without any."""
+        scores, source = self.failure_scores(episodes)
+        if scores:
+            self.calibration = fit_threshold(
+                scores,
+                target_fpr=self.config.target_fpr,
+                persistence=self.config.persistence,
+                source=source,
+            )
+
+    def recalibrate(
+        self,
+        scores: Sequence[Float64],
+        *,
+        target_fpr: float,
+        persistence: int,
+        unit: Unit = "episode",
+    ) -> Calibration:
+        """Fit the threshold on given scores of failed episodes; see `fit_threshold`."""
+        self.calibration = fit_threshold(
+            scores, target_fpr=target_fpr, persistence=persistence, unit=unit
+        )
+        return self.calibration
+
+    def failure_scores(self, episodes: Sequence[Episode]) -> tuple[list[Float64], str]:
+        """Return the scores Float64["t"] of failed episodes, and what they are."""
+        failed = [e for e in episodes if not len(goal_frames(e, self.config.task))]
+        if failed:
+            return [self.score_episode(e).success for e in failed], "failures"
+        cuts = [(e, int(TRUNCATION * goal_frames(e, self.config.task)[0])) for e in episodes]
+        scores = [self.score_episode(e).success[:cut] for e, cut in cuts if cut > 0]
+        return scores, "truncated successes"
+
+    # --- inference ---
+
+    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
+        """See the base class; a view that `frames` lacks is masked.
+
+        Raises:
+            DatasetError: none of the model's views is there.
+        """
+        views, size, device = self.config.views, self.image_size, device_of(self)
+        given = [view for view in views if view in frames]
+        if not given:
+            raise DatasetError(
+                f"the success detector needs the views {', '.join(views)}; "
+                f"the frames have {', '.join(frames) or 'none'}"
+            )
+        n = len(frames[given[0]])
+        images = torch.zeros(n, len(views), 3, size, size, device=device)
+        present = torch.zeros(n, len(views), dtype=torch.bool, device=device)
+        for k, view in enumerate(views):
+            if view in frames:
+                images[:, k] = to_input(torch.from_numpy(np.array(frames[view])).to(device), size)
+                present[:, k] = True
+        return self.network.encode(images, present)
+
+    def start(self, features: Tensor) -> Carry:
+        """See the base class; the carry is the embedding of the episode's first frame."""
+        return {"start": self.network.fuse(features)}
+
+    @torch.inference_mode()
+    def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
+        """See the base class; the potential is NaN, a detector knows no progress."""
+        success = self._probability(self.network.fuse(features), carry["start"])
+        unknown = np.full(len(success), np.nan)
+        return Scores(unknown, success, unknown.copy(), np.isfinite(success)), carry
+
+    @torch.inference_mode()
+    def score_episode(self, episode: Episode) -> EpisodeScores:
+        """See the base class."""
+        frames = episode_frames(episode, self.config.views, self.image_size)
+        fused = torch.cat([self._fused(part) for part in frames.split(128)])
+        success = self._probability(fused, fused[:1].expand_as(fused))
+        unknown = np.full(len(success), np.nan)
+        return EpisodeScores(unknown, success, unknown.copy())
+
+    def _fused(self, frames: Tensor) -> Tensor:
+        n, v = frames.shape[:2]
+        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
+        present = torch.ones(n, v, dtype=torch.bool, device=images.device)
+        return self.network.fuse(self.network.encode(images.unflatten(0, (n, v)), present))
+
+    def _probability(self, now: Tensor, start: Tensor) -> Float64:
+        # In double precision, so that scores close to 1 keep their order.
+        return self.network(now, start).double().sigmoid().cpu().numpy()
+
+    # --- persistence ---
+
+    def save(self, folder: Path) -> None:
+        """See the base class; the threshold lies in `config.json`."""
+        tree = {
+            "type": self.name,
+            "task": self.task,
+            "encoder": self.network.encoder.description(),
+            "config": configs.encode(self.config),
+            "calibration": self.calibration.to_dict() if self.calibration else None,
+        }
+        weights.save(self, tree, folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "SuccessModel":
+        """See the base class."""
+        tree, state, digest = weights.load(folder)
+        fields = {k: v for k, v in tree["config"].items() if k != "type"}
+        config = configs.decode(SuccessConfig, fields)
+        model = cls(config, rebuild(tree["encoder"]), task=tree["task"])
+        model.load_state_dict(state)
+        if tree["calibration"]:
+            model.calibration = Calibration(**tree["calibration"])
+        model._digest = digest
+        return model.eval()
+
+
+def _share(fires: Tensor, members: Tensor) -> float:
+    return float((fires * members).sum() / members.sum().clamp(min=1))

@@ -1,0 +1,71 @@
+"""The network of `success`: shared encoder, view fusion, and a head that compares with the start.
+
+Dropout masks and the balanced loss that train it are here too.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embodied_reward.vision.encoders import Encoder
+
+
+class SuccessNetwork(nn.Module):
+    """Say whether a frame satisfies the task, knowing how its episode began.
+
+    Args:
+        encoder: image encoder shared by all views.
+        views: number of cameras v.
+        dim: size d of a view's feature and of the fused embedding.
+        hidden: width of the head.
+    """
+
+    def __init__(self, encoder: Encoder, *, views: int, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.adapter = nn.Identity() if encoder.dim == dim else nn.Linear(encoder.dim, dim)
+        self.view_token = nn.Parameter(torch.zeros(views, dim))
+        self.start_token = nn.Parameter(torch.zeros(dim))
+        self.fusion = nn.Sequential(nn.Linear(views * dim, dim), nn.LayerNorm(dim), nn.GELU())
+        self.head = nn.Sequential(nn.Linear(2 * dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
+
+    def encode(self, images: Tensor, present: Tensor) -> Tensor:
+        """Encode every view of every frame on its own.
+
+        Args:
+            images: float Tensor["n v 3 h w"] in [0, 1].
+            present: Bool["n v"]; False puts the view's learned token there.
+
+        Returns:
+            Tensor["n v d"].
+        """
+        n, v = images.shape[:2]
+        features = self.adapter(self.encoder(images.flatten(0, 1))).unflatten(0, (n, v))
+        return torch.where(present.unsqueeze(-1), features, self.view_token)
+
+    def fuse(self, features: Tensor) -> Tensor:
+        """Fuse Tensor["n v d"] to Tensor["n d"]."""
+        return self.fusion(features.flatten(1))
+
+    def forward(self, now: Tensor, start: Tensor) -> Tensor:
+        """Return logits Tensor["n"] of fused frames and their episodes' first frames ["n d"]."""
+        return self.head(torch.cat([now, now - start], -1)).squeeze(-1)
+
+    def drop_start(self, start: Tensor, keep: Tensor) -> Tensor:
+        """Replace the starts Tensor["n d"] by the token where `keep` Bool["n"] is False."""
+        return torch.where(keep.unsqueeze(-1), start, self.start_token)
+
+
+def keep_views(n: int, v: int, rate: float, generator: torch.Generator) -> Tensor:
+    """Return Bool["n v"], each False with probability `rate`; every row keeps a view."""
+    keep = torch.rand(n, v, generator=generator) >= rate
+    keep[torch.arange(n), torch.randint(0, v, (n,), generator=generator)] = True
+    return keep
+
+
+def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy in which both classes weigh the same, however rare one is."""
+    positive = target.sum().clamp(min=1)
+    negative = (len(target) - target.sum()).clamp(min=1)
+    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
+    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
