@@ -75,6 +75,9 @@ class PolicyRun:
         self.watched = watched(config, reward)
         self.eval_env = plain_env(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
+        if reward is not None and not reward.task:
+            # A model of several tasks reads frames against the goals of this environment's task.
+            reward.task = self.eval_env.task_description
         self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
         episodes = self._episodes()
         demos = self._transitions(episodes, reward) if episodes else None
