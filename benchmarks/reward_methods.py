@@ -6,17 +6,24 @@
 For every task and seed: the data of `benchmarks/reward_quality.py` (made as there, or reused where
 its folder exists), one `er train-reward` per method with its default configuration and one
 `er eval-reward --compare=...` for all of them. Finished runs are kept per number of steps.
-Writes `reward_methods.json` and prints the table of docs/methods.md: mean over tasks and seeds,
-the worst of them in brackets.
+Writes `reward_methods.json`, prints how much the members of an ensemble disagree, and then the
+table of docs/methods.md: mean over tasks and seeds, the worst of them in brackets.
 """
 
 import argparse
+import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from reward_quality import TASKS
 from runs import collect, er
+
+from embodied_reward.data import open_dataset
+from embodied_reward.rewards import load
+from embodied_reward.types import Episode
 
 METHODS = {
     "dopamine": ("--reward_model.type=dopamine",),
@@ -78,6 +85,34 @@ def measure(runs: dict[str, Path], folder: Path, steps: int) -> dict[str, dict]:
     return rows | {name: values(metrics) for name, metrics in report["baselines"].items()}
 
 
+def disagreement(run: Path, folder: Path) -> str:
+    """Table of the members' standard deviation on familiar and on altered pictures."""
+    model, rng = load(run), np.random.default_rng(0)
+    demos, unseen = list(open_dataset(folder / "demos")), list(open_dataset(folder / "unseen"))
+    altered = {
+        "colours inverted": lambda f: 255 - f,
+        "mirrored": lambda f: f[:, :, ::-1].copy(),
+        "noise": lambda f: rng.integers(0, 256, f.shape, np.uint8),
+        "at 30 % brightness": lambda f: (f * 0.3).astype(np.uint8),
+    }
+    groups = {
+        "training demonstrations": demos,
+        "unseen successes": [e for e in unseen if e.success],
+        "unseen failures": [e for e in unseen if not e.success],
+    }
+    groups |= {name: [alter(e, change) for e in demos[:4]] for name, change in altered.items()}
+    lines = ["| frames | disagreement |", "|---|---|"]
+    for name, episodes in groups.items():
+        mean = np.mean([model.disagreement(e).mean() for e in episodes])
+        lines.append(f"| {name} | {mean:.3f} |")
+    return "\n".join(lines)
+
+
+def alter(episode: Episode, change: Callable) -> Episode:
+    views = {view: change(np.asarray(frames)) for view, frames in episode.views.items()}
+    return dataclasses.replace(episode, views=views)
+
+
 def values(metrics: dict) -> dict[str, float | None]:
     return {m: metrics[m]["value"] for m in COLUMNS.values() if m in metrics}
 
@@ -117,6 +152,8 @@ def main() -> None:
             collect(folder / "unseen", "held-out", task, 1000 + seed)
             runs = {m: train(m, folder, seed, options.steps) for m in options.methods.split(",")}
             results[f"{task} {seed}"] = measure(runs, folder, options.steps)
+            if "ensemble" in runs:
+                print(f"{task}, seed {seed}\n\n{disagreement(runs['ensemble'], folder)}\n")
     summary = {"steps": options.steps, "runs": results}
     (options.out / "reward_methods.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(table(list(results.values())))

@@ -168,8 +168,11 @@ class EnsembleModel(RewardModel):
         modes, spread = self._combine(scores)
         ok = np.all([s.ok for s in scores], axis=0)
         success = np.mean([s.success for s in scores], axis=0)
-        rows = (modes[self.config.aggregate], success, spread)
-        return Scores(*(np.where(ok, r, np.nan) for r in rows), ok), _join([c for _, c in results])
+        potential, success, spread = (
+            np.where(ok, values, np.nan)
+            for values in (modes[self.config.aggregate], success, spread)
+        )
+        return Scores(potential, success, spread, ok), _join([c for _, c in results])
 
     def score_episode(self, episode: Episode) -> EpisodeScores:
         """See the base class; every aggregate is a mode."""

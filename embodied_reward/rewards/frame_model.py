@@ -182,8 +182,10 @@ class FrameModel(RewardModel, abc.ABC):
         present = torch.isfinite(features).all(-1)
         potential, success, spread = self._scores(features, present)
         ok = present.any(-1).cpu().numpy() & np.isfinite(potential)
-        rows = (np.where(ok, values, np.nan) for values in (potential, success, spread))
-        return Scores(*rows, ok), carry
+        potential, success, spread = (
+            np.where(ok, values, np.nan) for values in (potential, success, spread)
+        )
+        return Scores(potential, success, spread, ok), carry
 
     @torch.inference_mode()
     def score_episode(self, episode: Episode) -> EpisodeScores:
