@@ -140,7 +140,7 @@ def test_the_learner_is_paid_what_the_process_says(name):
     condition, rng = CONDITIONS[name], np.random.default_rng(0)
     potential = rng.uniform(0.5, 1, GOAL + 1)
     process = insert_process(potential, 0.5, GAMMA)
-    table = process.rewards(condition.reward_mode(), process.at_goal * 1.0)
+    table = process.rewards(condition.reward_mode(), process.success_pays())
     lattice = LatticeEnv(potential, chance=0.5, horizon=8, explore=0)
     env, ends, goals = rewarded(lattice, condition, GAMMA), set(), 0
     env.reset(seed=0)
@@ -159,7 +159,7 @@ def test_the_learner_is_paid_what_the_process_says(name):
 
 def test_the_same_seed_learns_the_same_policy():
     def again(seed):
-        config = LearnerConfig(steps=1500)
+        config = LearnerConfig(steps=600)
         return learn(
             CONDITIONS["pbrs"], IDEAL, config, chance=CHANCE, horizon=10, gamma=GAMMA, seed=seed
         )

@@ -55,7 +55,7 @@ def optimal_policy(condition: Condition, process: Process, horizon: int) -> Int6
     A learner that bootstraps at the time-out has no end of time: its best policy is stationary.
     Where the time-out is terminal, the best action depends on the decisions left.
     """
-    rewards = process.rewards(condition.reward_mode(), process.at_goal * 1.0)
+    rewards = process.rewards(condition.reward_mode(), process.success_pays())
     if condition.timeout_terminal:
         return _greedy(horizon_values(process, rewards, rewards, horizon))[::-1]
     return np.tile(_greedy(optimal_values(process, rewards)), (horizon, 1))
