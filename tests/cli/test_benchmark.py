@@ -21,7 +21,6 @@ from embodied_reward.cli.trap.lattice import (
 )
 from embodied_reward.cli.trap.learner import LearnerConfig, learn
 from embodied_reward.cli.trap.mdp import evaluate
-from embodied_reward.shaping import MODES
 
 PRESS, STAY = list(MOVES).index("press"), list(MOVES).index("stay")
 # What an honest progress model reads: a tenth per column, 1 when locked.
@@ -141,7 +140,7 @@ def test_the_learner_is_paid_what_the_process_says(name):
     condition, rng = CONDITIONS[name], np.random.default_rng(0)
     potential = rng.uniform(0.5, 1, GOAL + 1)
     process = insert_process(potential, 0.5, GAMMA)
-    table = process.rewards(MODES[condition.mode], condition.base_rewards(process))
+    table = process.rewards(condition.reward_mode(), process.success_pays())
     lattice = LatticeEnv(potential, chance=0.5, horizon=8, explore=0)
     env, ends, goals = rewarded(lattice, condition, GAMMA), set(), 0
     env.reset(seed=0)
@@ -160,13 +159,14 @@ def test_the_learner_is_paid_what_the_process_says(name):
 
 def test_the_same_seed_learns_the_same_policy():
     def again(seed):
-        config = LearnerConfig(steps=300)
+        config = LearnerConfig(steps=600)
         return learn(
             CONDITIONS["pbrs"], IDEAL, config, chance=CHANCE, horizon=10, gamma=GAMMA, seed=seed
         )
 
     first = again(3)
     assert first.shape == (10, GOAL + 1)
+    assert len(np.unique(first)) > 1
     np.testing.assert_array_equal(first, again(3))
     assert not np.array_equal(first, again(4))
 

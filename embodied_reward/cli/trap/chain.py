@@ -61,7 +61,7 @@ def infinite_threshold(row: str, bonus: float) -> float:
 
     def tries(p: float) -> bool:
         process = chain(p)
-        base = bonus * paid * process.at_goal
+        base = process.success_pays(bonus * paid)
         return _prefers_trying(optimal_values(process, process.rewards(MODES[mode], base)))
 
     return threshold(tries)
@@ -79,7 +79,7 @@ def timeout_threshold(steps: int, *, keep_potential: bool, bonus: float = 1.0) -
 
     def tries(p: float) -> bool:
         process = chain(p)
-        base, mode = bonus * process.at_goal, MODES["potential"]
+        base, mode = process.success_pays(bonus), MODES["potential"]
         right = process.rewards(mode, base)
         everywhere = np.ones(STATES + 1, bool)
         last = right if keep_potential else process.rewards(mode, base, everywhere)

@@ -12,8 +12,6 @@ from embodied_reward.shaping import MODES, RewardMode
 from embodied_reward.shaping.wrapper import LearnedReward
 from embodied_reward.types import Float64, Int64
 
-GOLD_ABOVE = 0.95  # Robo-Dopamine pays r_gold = 1 where Phi >= 1 - delta, delta = 0.05
-
 
 @dataclass(frozen=True)
 class Condition:
@@ -22,38 +20,30 @@ class Condition:
     Attributes:
         label: for tables and plots.
         mode: name of the library's reward mode.
-        base: what is paid underneath: "success" by the environment, "none", or "gold", 1 where
-            the *learned* potential of the next state is at least `GOLD_ABOVE`.
+        pays_success: whether success is paid underneath, where the mode pays it at all
+            ("difference_gold" pays 1 for a *learned* potential of 0.95 and more instead).
         timeout_terminal: the mistake: a time-out ends the episode for the learner (no
             bootstrap), while Phi(s') stays in its reward.
     """
 
     label: str
     mode: str
-    base: str = "success"
+    pays_success: bool = True
     timeout_terminal: bool = False
 
     def reward_mode(self) -> RewardMode:
         """Return the mode, reading Phi from `progress()`, which is the learned one here."""
         mode = MODES[self.mode]
-        learned = mode.source == "scorer"
-        return dataclasses.replace(mode, source="progress") if learned else mode
-
-    def base_rewards(self, process: Process) -> Float64:
-        """Return the base reward Float64["n"] of entering each state."""
-        paid = {
-            "success": process.at_goal,
-            "none": np.zeros(len(process.potential)),
-            "gold": process.potential >= GOLD_ABOVE,
-        }
-        return paid[self.base].astype(np.float64)
+        source = "progress" if mode.source == "scorer" else mode.source
+        pays = mode.pays_base and self.pays_success
+        return dataclasses.replace(mode, source=source, pays_base=pays)
 
 
 CONDITIONS: dict[str, Condition] = {
     "sparse": Condition("success alone", "success"),
     "absolute": Condition("success + progress", "absolute"),
-    "difference": Condition("progress difference", "difference", base="none"),
-    "difference_gold": Condition("difference + learned gold", "difference", base="gold"),
+    "difference": Condition("progress difference", "difference", pays_success=False),
+    "difference_gold": Condition("difference + learned gold", "difference_gold"),
     "pbrs": Condition("success + PBRS", "potential"),
     "pbrs_timeout": Condition("PBRS, time-out bug", "potential", timeout_terminal=True),
 }
@@ -65,7 +55,7 @@ def optimal_policy(condition: Condition, process: Process, horizon: int) -> Int6
     A learner that bootstraps at the time-out has no end of time: its best policy is stationary.
     Where the time-out is terminal, the best action depends on the decisions left.
     """
-    rewards = process.rewards(MODES[condition.mode], condition.base_rewards(process))
+    rewards = process.rewards(condition.reward_mode(), process.success_pays())
     if condition.timeout_terminal:
         return _greedy(horizon_values(process, rewards, rewards, horizon))[::-1]
     return np.tile(_greedy(optimal_values(process, rewards)), (horizon, 1))
@@ -77,23 +67,8 @@ def _greedy(q: Float64) -> Int64:
 
 def rewarded(env: gym.Env, condition: Condition, gamma: float) -> gym.Env:
     """Wrap an environment with `progress()` so that it pays the condition's reward."""
-    if condition.base != "success":
-        env = _OtherBase(env, gold=condition.base == "gold")
     env = LearnedReward(env, condition.reward_mode(), gamma=gamma)
     return _TimeoutIsTerminal(env) if condition.timeout_terminal else env
-
-
-class _OtherBase(gym.Wrapper):
-    """Pay nothing, or 1 where the learned potential is high, instead of success."""
-
-    def __init__(self, env: gym.Env, *, gold: bool) -> None:
-        super().__init__(env)
-        self._gold = gold
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        obs, _, terminated, truncated, info = self.env.step(action)
-        high = self.env.get_wrapper_attr("progress")() >= GOLD_ABOVE
-        return obs, float(self._gold and high), terminated, truncated, info
 
 
 class _TimeoutIsTerminal(gym.Wrapper):

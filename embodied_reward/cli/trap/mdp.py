@@ -5,6 +5,7 @@ Float64["s a n"]; state `goal` is absorbing and worth nothing.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class Process:
     def at_goal(self) -> Bool:
         """Return Bool["s"], true for the goal alone."""
         return np.arange(len(self.potential)) == self.goal
+
+    def success_pays(self, amount: float = 1.0) -> Float64:
+        """Return the base reward Float64["n"] that pays `amount` for entering the goal."""
+        return np.where(self.at_goal, amount, 0.0).astype(np.float64)
 
     def rewards(self, mode: RewardMode, base: Float64, terminated: Bool | None = None) -> Float64:
         """Return the learner's reward Float64["s a n"] under one of the library's modes.
@@ -61,8 +66,8 @@ def optimal_values(process: Process, rewards: Float64) -> Float64:
         onward = process.gamma * process.chances[states, policy] * ~process.at_goal
         gained = np.sum(process.chances[states, policy] * rewards[states, policy], axis=1)
         gained = np.where(process.at_goal, 0.0, gained)
-        onward[process.goal] = 0.0
-        q = action_values(process, rewards, np.linalg.solve(np.eye(len(states)) - onward, gained))
+        values: Any = np.linalg.solve(np.eye(len(states)) - onward, gained)
+        q = action_values(process, rewards, values)
         better = q.max(axis=1) > q[states, policy] + 1e-12
         if not better.any():
             return q
