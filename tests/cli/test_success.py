@@ -167,7 +167,9 @@ def test_false_positives_of_a_policy_and_calibration_on_its_failures(
     assert failed
     assert judged["false_positive_rate"]["n"] == failed
     assert judged["false_positive_rate"]["value"] == 1.0
-    assert [len(s) for s in judged["scores"]] == [n + 1 for n in report["lengths"]]
+    # One score per frame, and one of the frame held after a success (persistence 2).
+    pairs = zip(report["lengths"], report["success"], strict=True)
+    assert [len(s) for s in judged["scores"]] == [n + 1 + won for n, won in pairs]
     assert f"false positives: {failed} of {failed} failed episodes" in capsys.readouterr().out
 
     fitted = tmp_path / "fitted"
