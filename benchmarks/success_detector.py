@@ -5,15 +5,18 @@
 The claim under test: with a threshold fitted for 1 %, at most 1 % of a policy's failed episodes
 fire. Public commands do it all:
 
-1. `er collect`: 20 experts and 40 scripted failures; `er train-reward --reward_model.type=success`
+1. `er collect`: 20 experts, 40 sloppy experts (who fail at times) and 40 scripted failures;
+   `er train-reward --reward_model.type=success`
 2. `er train-policy`: one demonstration cloned, then a little SAC: a half-trained policy
 3. `er eval-policy --success.path`: rollouts with sampled actions, half of the seeds to calibrate
    on, the other half to measure on
 4. `er calibrate-success`: on scripted failures that training never saw, and on the policy's own
 
 Thresholds compared, all measured on the same fresh rollouts: the plain 0.5, the one fitted on
-scripted failures, the one fitted on the policy's failures; and persistence 1 beside 3. Finished
-steps are kept, so the command continues where it was stopped. Writes `success_detector.json`.
+scripted failures, the one fitted on the policy's failures; and persistence 1 beside 3. A low rate
+is easy for a detector that never fires, so the share of true successes that it sees stands beside
+it. Finished steps are kept, so the command continues where it was stopped. Writes
+`success_detector.json`.
 """
 
 import argparse
@@ -62,9 +65,11 @@ def prepare(options: argparse.Namespace) -> dict[str, Path]:
         f"--episodes={options.scripted}",
         f"--seed={seed + 200}",
     )
-    data = f"--dataset.root={demos},{failures}"
+    noisy = [*env, "--quality=noisy", "--only_success=false", "--lead_in=10"]
+    sloppy = er("collect", out / "sloppy", *noisy, "--episodes=40", f"--seed={seed + 300}")
+    data = f"--dataset.root={demos},{sloppy},{failures}"
     detector = er(
-        "train-reward", out / "detector", "--reward_model.type=success", data, "--steps=200",
+        "train-reward", out / "detector", "--reward_model.type=success", data, "--steps=300",
         f"--seed={seed}",
     )  # fmt: skip
     policy = er(
@@ -81,11 +86,11 @@ def prepare(options: argparse.Namespace) -> dict[str, Path]:
     }  # fmt: skip
 
 
-def rollouts(folder: Path) -> list[np.ndarray]:
-    """Return the scores of the episodes that failed."""
+def rollouts(folder: Path, success: bool = False) -> list[np.ndarray]:
+    """Return the scores of the episodes that failed, or of those that succeeded."""
     report = json.loads((folder / "metrics.json").read_text())
     scores = [np.asarray(s) for s in report["detector"]["scores"]]
-    return [s for s, won in zip(scores, report["success"], strict=True) if not won]
+    return [s for s, won in zip(scores, report["success"], strict=True) if won == success]
 
 
 def scripted_failures(folder: Path, detector: Path) -> list[np.ndarray]:
@@ -93,7 +98,10 @@ def scripted_failures(folder: Path, detector: Path) -> list[np.ndarray]:
     return [model.score_episode(e).success for e in open_dataset(folder) if e.success is False]
 
 
-def row(name: str, detector: Detector, fitted: Calibration | None, failures: list) -> dict:
+def row(
+    name: str, detector: Detector, fitted: Calibration | None, failures: list, successes: list
+) -> dict:
+    seen = sum(bool(detector.episode(scores).any()) for scores in successes)
     fired = sum(bool(detector.episode(scores).any()) for scores in failures)
     low, high = wilson(fired, len(failures))
     return {
@@ -107,40 +115,43 @@ def row(name: str, detector: Detector, fitted: Calibration | None, failures: lis
         "rate": fired / len(failures),
         "low": low,
         "high": high,
+        "seen": seen,
+        "successes": len(successes),
     }
 
 
 def measure(paths: dict[str, Path]) -> dict:
     own, fresh = rollouts(paths["calibration"]), rollouts(paths["fresh"])
+    won = rollouts(paths["fresh"], success=True)
     sources = {
         "scripted failures": scripted_failures(paths["scripted"], paths["detector"]),
         "the policy's failures": own,
     }
     rows = []
     for k in (1, 3):
-        rows.append(row("0.5", Detector(0.5, k), None, fresh))
+        rows.append(row("0.5", Detector(0.5, k), None, fresh, won))
         for name, scores in sources.items():
             fitted = fit_threshold(scores, target_fpr=TARGET, persistence=k)
-            rows.append(row(name, fitted.detector, fitted, fresh))
+            rows.append(row(name, fitted.detector, fitted, fresh, won))
     report = json.loads((paths["fresh"] / "metrics.json").read_text())
     return {
         "rows": rows,
         "success_rate": report["eval/success_rate"],
-        "missed_at_fitted_threshold_of_training": report["detector"]["false_negative_rate"],
     }
 
 
 def table(result: dict) -> str:
     lines = [
-        "| threshold from | k | fitted on | promised | threshold | fired | rate (95 %) |",
-        "|---|---|---|---|---|---|---|",
+        "| threshold from | k | fitted on | promised | threshold | fired | rate (95 %) | seen |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
         promised = "-" if r["promised"] is None else f"{r['promised']:.1%}"
         lines.append(
             f"| {r['threshold_from']} | {r['persistence']} | {r['fitted_on']} | {promised} | "
             f"{r['threshold']:.4f} | {r['fired']} of {r['failures']} | {r['rate']:.1%} "
-            f"({r['low']:.1%} to {r['high']:.1%}) |"
+            f"({r['low']:.1%} to {r['high']:.1%}) | "
+            f"{r['seen']} of {r['successes']} |"
         )
     return "\n".join(lines)
 
@@ -156,12 +167,8 @@ def main() -> None:
     options = parser.parse_args()
     result = measure(prepare(options))
     (options.out / "success_detector.json").write_text(json.dumps(result, indent=1) + "\n")
-    missed = result["missed_at_fitted_threshold_of_training"]
     print(table(result))
-    print(
-        f"policy: {result['success_rate']:.0%} success; {missed['count']} of {missed['n']} "
-        "successes missed by the detector as trained"
-    )
+    print(f"policy: {result['success_rate']:.0%} success")
 
 
 if __name__ == "__main__":

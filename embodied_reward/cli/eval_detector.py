@@ -54,10 +54,11 @@ class DetectorJudge:
         if index != self._running:
             self._running, self._true = index, False
             score, fired = self._watch.start([0], [info])
+            self._watch.held = {}
             self.scores.append([])
         else:
             score, fired = self._watch.step([info])
-        self.scores[-1].append(float(score[0]))
+        self.scores[-1] += [float(score[0]), *self._watch.held.get(0, [])]
         self._true = self._true or bool(info["is_success"])
         if ended:
             self.truth.append(self._true)

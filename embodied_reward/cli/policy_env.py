@@ -49,8 +49,9 @@ class Watched:
 
     def watch(self, count: int, scorer: Scorer | None = None) -> SuccessWatch:
         """Return the watch of `count` environments; `scorer` is the reward's, if shared."""
-        own = scorer if self.shared and scorer is not None else StreamScorer(self.model, count)
-        return SuccessWatch(self.detector, own, count, shared=self.shared)
+        if self.shared and isinstance(scorer, StreamScorer):
+            return SuccessWatch(self.detector, scorer, count, shared=True)
+        return SuccessWatch(self.detector, StreamScorer(self.model, count), count)
 
 
 def plain_env(

@@ -28,8 +28,8 @@ class Scorer(Protocol):
         """Begin new episodes in `rows` with first frames view -> UInt8["r h w 3"]."""
         ...
 
-    def step(self, frames: Mapping[str, UInt8], rows: Sequence[int] | None = None) -> Scores:
-        """Score the current frames of all environments, or of `rows`, view -> UInt8["b h w 3"]."""
+    def step(self, frames: Mapping[str, UInt8]) -> Scores:
+        """Score the current frames of all environments, view -> UInt8["b h w 3"]."""
         ...
 
 

@@ -1,14 +1,22 @@
 """A success detector that watches environments, and one that pays in the simulator's place."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 
 from embodied_reward.rewards.detector import Detector
 from embodied_reward.shaping.frames import HELD, Scorer, stack_frames
-from embodied_reward.types import Bool, Float64
+from embodied_reward.types import Bool, Float64, Scores, UInt8
+
+
+class RowScorer(Scorer, Protocol):
+    """A scorer that can also be asked about some environments alone."""
+
+    def step(self, frames: Mapping[str, UInt8], rows: Sequence[int] | None = None) -> Scores:
+        """Score the current frames of all environments, or of `rows`, view -> UInt8["b h w 3"]."""
+        ...
 
 
 class SuccessWatch:
@@ -23,12 +31,16 @@ class SuccessWatch:
         count: environments b.
         shared: the scorer is the one that also gives the potential; its scores are passed in, so
             that no frame is encoded twice.
+
+    Attributes:
+        held: environment -> success probabilities of the frames held at the last step.
     """
 
     def __init__(
-        self, detector: Detector, scorer: Scorer, count: int, *, shared: bool = False
+        self, detector: Detector, scorer: RowScorer, count: int, *, shared: bool = False
     ) -> None:
         self.detector, self.scorer, self._shared = detector, scorer, shared
+        self.held: dict[int, list[float]] = {}
         self._carry = detector.start(count)
         self._detected = np.zeros(count, bool)
 
@@ -67,6 +79,7 @@ class SuccessWatch:
         assert known is not None
         fired, self._carry = self.detector.step(known, self._carry)
         self._detected |= fired
+        self.held = {}
         for row, info in enumerate(infos):
             for frames in info.get(HELD, ()):
                 self._hold(row, frames)
@@ -75,6 +88,7 @@ class SuccessWatch:
     def _hold(self, row: int, frames: Mapping[str, Any]) -> None:
         stacked = stack_frames([{"frames": frames}], self.scorer.views)
         success = self.scorer.step(stacked, [row]).success
+        self.held.setdefault(row, []).append(float(success[0]))
         fired, after = self.detector.step(success, self._carry[[row]])
         self._carry[row], self._detected[row] = after[0], self._detected[row] or fired[0]
 
