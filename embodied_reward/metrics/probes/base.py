@@ -92,7 +92,7 @@ class ProbeResult:
     def verdict(self) -> Verdict:
         """Return the worst verdict of the measures; `undefined` where none has a value."""
         found = {m.verdict for m in self.measures}
-        return next((v for v in reversed(SEVERITY) if v in found), "undefined")
+        return SEVERITY[max((SEVERITY.index(v) for v in found), default=0)]
 
 
 @dataclass(frozen=True)
