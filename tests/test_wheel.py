@@ -62,6 +62,8 @@ def test_every_module_and_preset_is_inside(wheel):
     for name in SOURCES[1:]:
         files = [*(ROOT / name).rglob("*.py"), *(ROOT / name).rglob("*.yaml")]
         expected |= {f"embodied_reward/{f.relative_to(ROOT).as_posix()}" for f in files}
+    template = (ROOT / "embodied_reward" / "report" / "template").iterdir()
+    expected |= {f.relative_to(ROOT).as_posix() for f in template}
     assert any(f.endswith(".yaml") for f in expected)
     assert expected - inside == set()
 

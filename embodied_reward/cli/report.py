@@ -97,6 +97,11 @@ def reward_page(config: ReportConfig, path: Path) -> str:
     from embodied_reward.training.seeding import set_threads
 
     model = rewards.load(path, device=config.device)
+    if not model.card.progress:
+        raise ConfigError(
+            f"'{path}' is a '{model.card.type}' model, which judges success and no progress; the "
+            "report is about progress: give a model of progress, or use `er eval-reward`"
+        )
     run = run_folder(path)
     material = find_material(run, config.dataset, config.reference)
     check_dataset(material.episodes, views=model.card.views)

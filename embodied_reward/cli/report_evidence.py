@@ -61,7 +61,8 @@ def success_threshold(config: "ReportConfig", model: RewardModel) -> float:
     """Return the probability from which on success counts as claimed."""
     if config.success_threshold is not None:
         return config.success_threshold
-    own = model.card.extra.get("success_threshold")
+    fitted = model.card.extra.get("calibration")
+    own = fitted.get("threshold") if isinstance(fitted, Mapping) else None
     return float(own) if isinstance(own, int | float) else 0.5
 
 

@@ -116,7 +116,9 @@ def _probe(result: ProbeResult) -> dict[str, Any]:
 def _measure(measure: Measure) -> dict[str, str]:
     sign = "≥" if measure.higher_is_better else "≤"
     pattern = "{:.1%}" if measure.percent else "{:.2f}"
-    shown = {float("inf"): "none found"}.get(measure.value, pattern.format(measure.value))
+    # One digit more than the limits, so that a value just beyond one does not look equal to it.
+    finer = "{:.2%}" if measure.percent else "{:.3f}"
+    shown = {float("inf"): "none found"}.get(measure.value, finer.format(measure.value))
     return {
         "name": measure.name,
         "value": "undefined" if measure.verdict == "undefined" else shown,

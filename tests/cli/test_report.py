@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from embodied_reward.cli import main
-from embodied_reward.cli.report import with_path
+from embodied_reward.cli.report import ReportConfig, with_path
+from embodied_reward.cli.report_evidence import success_threshold
 from embodied_reward.data import EpisodeRecorder
 
 FAST = ["--resamples=20", "--probe_budget=4", "--probe_episodes=2"]
@@ -114,3 +115,22 @@ def test_a_folder_without_a_model_leaves_nothing_behind(tmp_path, capsys):
 def test_the_first_word_is_the_model():
     assert with_path(["RUN", "--seed=1"]) == ["--reward_model.path=RUN", "--seed=1"]
     assert with_path(["--seed=1"]) == ["--seed=1"]
+
+
+class Model:
+    def __init__(self, extra):
+        self.card = type("C", (), {"extra": extra})
+
+
+@pytest.mark.parametrize(
+    ("given", "extra", "expected"),
+    [
+        (None, {}, 0.5),
+        (None, {"calibration": None}, 0.5),
+        (None, {"calibration": {"threshold": 0.83}}, 0.83),
+        (0.7, {"calibration": {"threshold": 0.83}}, 0.7),
+    ],
+)
+def test_the_threshold_is_what_was_asked_for_else_the_models_own(given, extra, expected):
+    config = ReportConfig(success_threshold=given)
+    assert success_threshold(config, Model(extra)) == expected

@@ -91,8 +91,8 @@ class ProbeResult:
     @property
     def verdict(self) -> Verdict:
         """Return the worst verdict of the measures; `undefined` where none has a value."""
-        found = [m.verdict for m in self.measures]
-        return max(found, key=SEVERITY.index, default="undefined")
+        found = {m.verdict for m in self.measures}
+        return SEVERITY[max((SEVERITY.index(v) for v in found), default=0)]
 
 
 @dataclass(frozen=True)
