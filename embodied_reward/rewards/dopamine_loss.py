@@ -8,6 +8,7 @@ from embodied_reward.math import two_hot
 from embodied_reward.rewards.dopamine_batches import HopBatch, HopPairs
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
+from embodied_reward.rewards.frame_network import balanced_bce
 from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
 from embodied_reward.vision.preprocess import to_input
 
@@ -115,11 +116,3 @@ def keep_views(part: Tensor, views: int, rate: float, generator: torch.Generator
     empty = ~keep.any(1)
     keep[empty, spared[empty]] = True
     return keep
-
-
-def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy in which both classes weigh the same, however rare one is."""
-    positive = target.sum().clamp(min=1)
-    negative = (len(target) - target.sum()).clamp(min=1)
-    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
-    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")

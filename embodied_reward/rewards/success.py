@@ -24,9 +24,10 @@ from embodied_reward.errors import DatasetError
 from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
 from embodied_reward.rewards.detector import Calibration, Unit, fit_threshold
+from embodied_reward.rewards.frame_network import balanced_bce, keep_views
 from embodied_reward.rewards.success_batches import SuccessBatch, SuccessDataset, goal_frames
 from embodied_reward.rewards.success_config import SuccessConfig
-from embodied_reward.rewards.success_network import SuccessNetwork, balanced_bce, keep_views
+from embodied_reward.rewards.success_network import SuccessNetwork
 from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
 from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
 from embodied_reward.vision.encoders import Encoder, build_encoder, rebuild

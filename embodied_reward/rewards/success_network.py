@@ -1,10 +1,6 @@
-"""The network of `success`: shared encoder, view fusion, and a head that compares with the start.
-
-Dropout masks and the balanced loss that train it are here too.
-"""
+"""The network of `success`: shared encoder, view fusion, a head that compares with the start."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embodied_reward.vision.encoders import Encoder
@@ -54,18 +50,3 @@ class SuccessNetwork(nn.Module):
     def drop_start(self, start: Tensor, keep: Tensor) -> Tensor:
         """Replace the starts Tensor["n d"] by the token where `keep` Bool["n"] is False."""
         return torch.where(keep.unsqueeze(-1), start, self.start_token)
-
-
-def keep_views(n: int, v: int, rate: float, generator: torch.Generator) -> Tensor:
-    """Return Bool["n v"], each False with probability `rate`; every row keeps a view."""
-    keep = torch.rand(n, v, generator=generator) >= rate
-    keep[torch.arange(n), torch.randint(0, v, (n,), generator=generator)] = True
-    return keep
-
-
-def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy in which both classes weigh the same, however rare one is."""
-    positive = target.sum().clamp(min=1)
-    negative = (len(target) - target.sum()).clamp(min=1)
-    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
-    return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")
