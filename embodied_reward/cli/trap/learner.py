@@ -18,7 +18,7 @@ from embodied_reward.types import Float64, Int64
 class LearnerConfig:
     """How DQN learns; the same for every reward."""
 
-    steps: int = 30_000
+    steps: int = 60_000
     """decisions per run"""
     lr: float = 1e-3
     """learning rate of Adam at the start; it falls linearly to a fiftieth, which averages the
