@@ -111,8 +111,8 @@ class RewardModel(nn.Module, abc.ABC):
         """Fit what is fitted on held-out episodes: thresholds, weights of fusion.
 
         The trainer calls it in eval mode before it writes a checkpoint, with the validation
-        episodes, or the training episodes where none are held out. What it fits belongs into
-        `save`. Deterministic; methods without such numbers inherit this and do nothing.
+        episodes; where none are held out it is not called. What it fits belongs into `save`.
+        Deterministic; methods without such numbers inherit this and do nothing.
         """
 
     @abc.abstractmethod

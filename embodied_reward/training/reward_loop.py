@@ -110,7 +110,6 @@ class RewardTrainer:
         self.data: Batches = self.trainable.dataset(training)
         self.trainable.set_references(self.data)
         self.validation, self.count = validation, len(training)
-        self._calibration = validation or training
         solved = [e for e in validation if e.success is not False]
         self.held_out: Batches | None = self.trainable.dataset(validation) if solved else None
         self.optimizer = torch.optim.AdamW(
@@ -220,7 +219,9 @@ class RewardTrainer:
         state = folder / "training_state"
         state.mkdir()
         self.model.eval()
-        self.model.calibrate(self._calibration)
+        if self.validation:
+            # A threshold fitted on what the weights were fitted on would promise too much.
+            self.model.calibrate(self.validation)
         self.model.save(folder / "pretrained_model")
         save_optimizer(self.optimizer, state)
         best = self.best if math.isfinite(self.best) else None
