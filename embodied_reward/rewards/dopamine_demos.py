@@ -74,6 +74,8 @@ def decode_demos(
     return [
         _demo(e, frames, present, keys, chunks[e.task])
         for e, (frames, present), keys in zip(episodes, decoded, keyframes, strict=True)
+        # Solved from its first frame on: no progress to learn, and no failure either.
+        if keys is not None or e.success is False
     ]
 
 

@@ -377,3 +377,9 @@ def test_exchanged_references_reverse_the_labels(demos):
     assert (column[pairs.after[up]] <= column[pairs.before[up]]).all()
     assert (column[pairs.after[up]] < column[pairs.before[up]]).mean() > 0.9
     assert torch.equal(plain.pairs.before, pairs.before)
+
+
+def test_an_episode_solved_from_the_start_is_no_failure(demos):
+    solved = dataclasses.replace(square_episode(9), success_frames=np.ones(30, bool))
+    data = DopamineModel.create(small_config()).dataset([*demos, solved])
+    assert (len(data.positive), len(data.negative)) == (6, 0)
