@@ -9,16 +9,14 @@ scored with all cameras and with each of them missing. Finished runs are kept. W
 frames, and the cost of the camera whose loss costs most.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from fusion import STEPS, TASKS, VIEWS
-from runs import collect, train
+from runs import collect, grid_options, run_grid, train
 
 from embodied_reward import rewards
 from embodied_reward.data import open_dataset
@@ -80,16 +78,8 @@ def table(reports: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/three_views"))
-    options = parser.parse_args()
-    tasks, seeds = options.tasks.split(","), range(options.seeds)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = {t: [pool.submit(run, t, s, options.out) for s in seeds] for t in tasks}
-        reports = {t: [job.result() for job in rows] for t, rows in jobs.items()}
+    options = grid_options(__doc__, TASKS, "three_views")
+    reports = run_grid(run, options)
     (options.out / "drop_one_view.json").write_text(json.dumps(reports, indent=1) + "\n")
     print(table(reports))
 

@@ -10,14 +10,12 @@ to [-1, 1]; ten draws). Figures are mean absolute errors to the simulator's true
 frames. Finished runs are kept. Writes `fusion.json` and prints the table of docs/dopamine.md.
 """
 
-import argparse
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from runs import collect, train
+from runs import collect, grid_options, run_grid, train
 
 from embodied_reward import rewards
 from embodied_reward.data import open_dataset
@@ -98,16 +96,8 @@ def table(reports: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/three_views"))
-    options = parser.parse_args()
-    tasks, seeds = options.tasks.split(","), range(options.seeds)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = {t: [pool.submit(run, t, s, options.out) for s in seeds] for t in tasks}
-        reports = {t: [job.result() for job in rows] for t, rows in jobs.items()}
+    options = grid_options(__doc__, TASKS, "three_views")
+    reports = run_grid(run, options)
     (options.out / "fusion.json").write_text(json.dumps(reports, indent=1) + "\n")
     print(table(reports))
 

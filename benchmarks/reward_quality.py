@@ -9,13 +9,11 @@ so the command continues where it was stopped. Writes `reward_quality.json` and 
 of docs/results.md: per task the mean over seeds, with the worst seed in brackets.
 """
 
-import argparse
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from runs import collect, er, train
+from runs import collect, er, grid_options, run_grid, train
 
 TASKS = ("button-press-topdown", "door-open", "faucet-open")
 STEPS = 300
@@ -83,16 +81,8 @@ def table(reports: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/reward_quality"))
-    options = parser.parse_args()
-    tasks, seeds = options.tasks.split(","), range(options.seeds)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = {t: [pool.submit(run, t, s, options.out) for s in seeds] for t in tasks}
-        reports = {t: [job.result() for job in rows] for t, rows in jobs.items()}
+    options = grid_options(__doc__, TASKS, "reward_quality")
+    reports = run_grid(run, options)
     summary = {
         t: [
             {
@@ -102,7 +92,7 @@ def main() -> None:
                 "beaten_by": r["beaten_by"],
                 "readings": r["readings"],
             }
-            for s, r in zip(seeds, rows, strict=True)
+            for s, r in enumerate(rows)
         ]
         for t, rows in reports.items()
     }

@@ -1,8 +1,11 @@
 """What the benchmarks share: running `er` commands and keeping finished ones."""
 
+import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 
@@ -32,3 +35,23 @@ def train(folder: Path, demos: Path, seed: int, steps: int, *more: str) -> Path:
         er("train-reward", f"--output_dir={folder}", *settings, *resume)
         (folder / "done").touch()
     return folder
+
+
+def grid_options(about: str, tasks: Sequence[str], out: str) -> argparse.Namespace:
+    """Read the options of a benchmark over tasks and seeds; `about` is its docstring."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--tasks", default=",".join(tasks))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks") / out)
+    return parser.parse_args()
+
+
+def run_grid(
+    run: Callable[[str, int, Path], dict], options: argparse.Namespace
+) -> dict[str, list[dict]]:
+    """Call `run(task, seed, out)` for every task and seed, `options.jobs` at a time."""
+    tasks, seeds = options.tasks.split(","), range(options.seeds)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        jobs = {t: [pool.submit(run, t, s, options.out) for s in seeds] for t in tasks}
+        return {t: [job.result() for job in rows] for t, rows in jobs.items()}

@@ -18,6 +18,10 @@ COLOURS = {
     "backward": "#CC79A7",
     "mean": "#999999",
     "anchored": "#5D3A9B",
+    "median": "#D55E00",
+    "variance": "#8C8C00",
+    "gated": "#E6004C",
+    "weighted": "#00529B",
 }
 VIEW_COLOURS = ("#D55E00", "#8C564B", "#7F7F7F", "#BCBD22")
 SUCCESS_SHADE = "#009E73"

@@ -9,7 +9,7 @@ from embodied_reward.rewards.dopamine_batches import HopBatch, HopPairs
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
 from embodied_reward.rewards.frame_network import balanced_bce
-from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
+from embodied_reward.vision.augment import augment
 from embodied_reward.vision.preprocess import to_input
 
 
@@ -53,9 +53,8 @@ class HopLoss:
         images = to_input(batch.frames.flatten(0, 1).to(device), size)
         present = batch.present
         if self.training and self.network.encoder.trainable:
-            images = random_shift(images, self.config.shift, self.generator)
-            images = colour_jitter(images, self.config.jitter, self.generator)
-            images = random_erase(images, self.config.erase, self.generator)
+            c = self.config
+            images = augment(images, self.generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
         if self.training:
             keep = keep_views(batch.part, v, self.config.view_dropout, self.generator)
             # Never take the last camera away.

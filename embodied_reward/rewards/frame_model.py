@@ -27,7 +27,7 @@ from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelCo
 from embodied_reward.rewards.frame_batches import FrameBatch, FrameDataset
 from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views
 from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
-from embodied_reward.vision.augment import colour_jitter, random_erase, random_shift
+from embodied_reward.vision.augment import augment
 from embodied_reward.vision.encoders import Encoder, EncoderConfig, build_encoder, rebuild
 from embodied_reward.vision.frames import episode_frames
 from embodied_reward.vision.preprocess import to_input
@@ -143,9 +143,8 @@ class FrameModel(RewardModel, abc.ABC):
         images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
         present = torch.ones(n, v, dtype=torch.bool)
         if self.training and self.network.encoder.trainable:
-            images = random_shift(images, self.config.shift, generator)
-            images = colour_jitter(images, self.config.jitter, generator)
-            images = random_erase(images, self.config.erase, generator)
+            c = self.config
+            images = augment(images, generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
         if self.training:
             present = keep_views(n, v, self.config.view_dropout, generator)
         return self.network.encode(images.unflatten(0, (n, v))), present.to(images.device)

@@ -8,6 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def augment(
+    images: Tensor, generator: torch.Generator, *, shift: int, jitter: float, erase: float
+) -> Tensor:
+    """Shift, jitter and erase float Tensor["n 3 h w"] in [0, 1]; see each for its strength."""
+    images = random_shift(images, shift, generator)
+    images = colour_jitter(images, jitter, generator)
+    return random_erase(images, erase, generator)
+
+
 def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
     """Shift every image by up to `pad` pixels in both directions, edges replicated.
 
