@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from embodied_reward.rewards import DopamineConfig, DopamineModel
-from embodied_reward.rewards.dopamine_batches import HopBatch
+from embodied_reward.rewards.dopamine_assembly import HopBatch
 from embodied_reward.types import Episode
 
 VIEWS = ("front", "wrist")

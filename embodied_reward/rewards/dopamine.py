@@ -38,12 +38,13 @@ from embodied_reward.math.fusion import (
 )
 from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
-from embodied_reward.rewards.dopamine_batches import BatchSettings, HopBatch, HopDataset
+from embodied_reward.rewards.dopamine_assembly import BatchSettings, HopBatch
+from embodied_reward.rewards.dopamine_batches import HopDataset
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_demos import decode_demos
 from embodied_reward.rewards.dopamine_loss import HopLoss
 from embodied_reward.rewards.dopamine_network import HopNetwork
-from embodied_reward.rewards.dopamine_reader import HopReader, subsets, view_spread
+from embodied_reward.rewards.dopamine_reader import HopReader, subsets
 from embodied_reward.types import Episode, EpisodeScores, Float64, Int64, Scores, UInt8
 from embodied_reward.vision.encoders import build_encoder, rebuild
 from embodied_reward.vision.frames import masked_frames, shows_something
@@ -168,7 +169,7 @@ class DopamineModel(RewardModel):
         """See the base class. A row without any working camera is NaN and not `ok`."""
         now, reader = self._subsets(features), self._reader(self.task)
         ok = (features[..., -1] > 0.5).any(1).cpu().numpy()
-        anchors, spread = self._anchors(reader, carry["first"], now, features[..., -1] > 0.5)
+        anchors, spread = reader.joint(carry["first"], now, features[..., -1] > 0.5)
         fused = self._advance(reader, now[:, 0], anchors, carry)
         after = {
             "first": carry["first"],
@@ -188,8 +189,8 @@ class DopamineModel(RewardModel):
         """
         features, reader = self._episode_features(episode), self._reader(episode.task)
         embedding, present = self._subsets(features), features[..., -1] > 0.5
-        hops, anchors = self._readings(reader, embedding[:, 0])
-        _, spread = self._anchors(reader, embedding[:1].expand_as(embedding), embedding, present)
+        hops, anchors = reader.along(embedding[:, 0])
+        _, spread = reader.joint(embedding[:1].expand_as(embedding), embedding, present)
         ok = present.any(1).cpu().numpy()
         modes = read_modes(hops, anchors, self.config.gate())
         modes = {mode: np.where(ok, values, np.nan) for mode, values in modes.items()}
@@ -205,7 +206,7 @@ class DopamineModel(RewardModel):
     def readings(self, episode: Episode) -> tuple[Reading, Anchors]:
         """Return the hops between adjacent frames and the anchored readings of every frame."""
         features = self._episode_features(episode)
-        return self._readings(self._reader(episode.task), self._subsets(features)[:, 0])
+        return self._reader(episode.task).along(self._subsets(features)[:, 0])
 
     @torch.inference_mode()
     def hops(self, episode: Episode, before: Int64, after: Int64) -> Float64:
@@ -231,16 +232,6 @@ class DopamineModel(RewardModel):
     def _subsets(self, features: Tensor) -> Tensor:
         return subsets(self.network, features[..., :-1], features[..., -1] > 0.5)
 
-    def _anchors(
-        self, reader: HopReader, first: Tensor, now: Tensor, present: Tensor
-    ) -> tuple[Anchors, Float64]:
-        """Read Tensor["n 1+v d"]: anchors with all views, and the joint standard deviation."""
-        n = len(now)
-        every = reader.anchored(first.flatten(0, 1), now.flatten(0, 1))
-        alone = every.mean.reshape(n, -1)[:, 1:]
-        whole = every.take(slice(None, None, now.shape[1]))
-        return whole, np.sqrt(whole.variance + view_spread(alone, present))
-
     def _advance(self, reader: HopReader, now: Tensor, anchors: Anchors, carry: Carry) -> Reading:
         mode, gate = self.config.inference, self.config.gate()
         before = Reading(carry["potential"].cpu().numpy(), carry["variance"].cpu().numpy())
@@ -251,16 +242,12 @@ class DopamineModel(RewardModel):
             np.where(begun, later.mean, first.mean), np.where(begun, later.variance, first.variance)
         )
 
-    def _readings(self, reader: HopReader, embedding: Tensor) -> tuple[Reading, Anchors]:
-        anchors = reader.anchored(embedding[:1].expand_as(embedding), embedding)
-        return reader.hop(embedding[:-1], embedding[1:]), anchors
-
     def _per_view(
         self, reader: HopReader, embedding: Tensor, present: Tensor
     ) -> dict[str, Float64]:
         found = {}
         for k, view in enumerate(self.config.views):
-            hops, anchors = self._readings(reader, embedding[:, 1 + k])
+            hops, anchors = reader.along(embedding[:, 1 + k])
             alone = read_mode(hops, anchors, self.config.inference, self.config.gate()).mean
             found[view] = np.where(present[:, k].cpu().numpy(), alone, np.nan)
         return found

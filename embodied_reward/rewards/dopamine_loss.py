@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_reward.math import two_hot
-from embodied_reward.rewards.dopamine_batches import HopBatch, HopPairs
+from embodied_reward.rewards.dopamine_assembly import HopBatch, HopPairs
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
 from embodied_reward.rewards.frame_network import balanced_bce

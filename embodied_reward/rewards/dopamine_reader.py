@@ -38,6 +38,27 @@ class HopReader:
             Reading(np.clip(1 + backward.mean, 0, 1), backward.variance),
         )
 
+    def along(self, embedding: Tensor) -> tuple[Reading, Anchors]:
+        """Read one episode Tensor["t d"]: hops between adjacent frames, anchors of every frame."""
+        anchors = self.anchored(embedding[:1].expand_as(embedding), embedding)
+        return self.hop(embedding[:-1], embedding[1:]), anchors
+
+    def joint(self, first: Tensor, now: Tensor, present: Tensor) -> tuple[Anchors, Float64]:
+        """Read frames with all their views, and how far hops, anchors and views disagree.
+
+        Args:
+            first: Tensor["n 1+v d"], first frames as `subsets` embeds them.
+            now: Tensor["n 1+v d"], the frames.
+            present: bool Tensor["n v"].
+
+        Returns:
+            Anchors of n frames, and the joint standard deviation Float64["n"].
+        """
+        every = self.anchored(first.flatten(0, 1), now.flatten(0, 1))
+        alone = every.mean.reshape(len(now), -1)[:, 1:]
+        whole = every.take(slice(None, None, now.shape[1]))
+        return whole, np.sqrt(whole.variance + view_spread(alone, present))
+
     def success(self, now: Tensor) -> Float64:
         """Return the probability that frames Tensor["n d"] satisfy the task, Float64["n"]."""
         shape = (len(self.goals), len(now), -1)
