@@ -32,6 +32,26 @@ class ShapingError(EmbodiedRewardError):
     """A shaped return that is not what theory says; the reward would change the best policy."""
 
 
+class RequestError(EmbodiedRewardError):
+    """A scoring request that is malformed or over a limit; nothing was scored."""
+
+
+class QueueFullError(EmbodiedRewardError):
+    """A scoring request that was rejected because the queue is full; send it again later.
+
+    Attributes:
+        retry_after: seconds after which there may be room [s].
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ScoringError(EmbodiedRewardError):
+    """Scores were asked for that do not exist: an item failed, or the scorer is not ready."""
+
+
 class MissingDependencyError(EmbodiedRewardError):
     """An optional package that the requested feature needs."""
 

@@ -9,12 +9,16 @@ def to_input(frames: Tensor, size: int) -> Tensor:
     """Resize to a square and scale to [0, 1].
 
     Args:
-        frames: uint8 Tensor["n h w 3"], upright RGB.
+        frames: uint8 Tensor["n h w 3"], upright RGB; or float Tensor["n 3 h w"] in [0, 1], which
+            stays differentiable and keeps its dtype.
         size: side of the output [px]; the whole image is kept, its aspect ratio is not.
 
     Returns:
         float32 Tensor["n 3 size size"] in [0, 1], antialiased.
     """
+    if frames.is_floating_point():
+        same = frames.shape[-2:] == (size, size)
+        return frames if same else F.resize(frames, [size, size], antialias=True)
     images = frames.movedim(-1, -3)
     if images.shape[-2:] != (size, size):
         images = F.resize(images, [size, size], antialias=True)

@@ -1,0 +1,38 @@
+"""Trunks made of our image encoders."""
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor
+
+from embodied_reward.scoring.scorer import Trunk, digest_of
+from embodied_reward.vision.encoders import Encoder
+from embodied_reward.vision.preprocess import to_input
+
+
+def preprocess_name(*facts: object) -> str:
+    """Return a short hex name of a preprocessing: operations, sizes, constants, versions."""
+    text = json.dumps([*map(str, facts), torch.__version__.split("+")[0]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class EncoderTrunk(Trunk):
+    """An image encoder of `vision.encoders`, in eval mode: uint8 pictures to Tensor["n d"].
+
+    The digest is taken once, when the trunk is made: train the encoder further and make another.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder.eval()
+        self.device = next(encoder.parameters()).device
+        self.digest = digest_of(encoder, json.dumps(encoder.description(), sort_keys=True))
+        self.preprocess_id = preprocess_name("square-antialias", encoder.image_size, "unit")
+
+    def preprocess(self, frames: Tensor) -> Tensor:
+        """See the base class."""
+        return to_input(frames, self.encoder.image_size)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See the base class."""
+        return self.encoder(inputs).float()
