@@ -156,8 +156,10 @@ class ScoreRequest:
             self._set(name, _column(name, value, np.int64, n, low, high[name]))
 
     def _check_scalars(self) -> None:
-        if not self.scorers:
-            raise RequestError("ScoreRequest.scorers is empty: name at least one scorer")
+        if not self.scorers or len(set(self.scorers)) < len(self.scorers):
+            raise RequestError(
+                f"ScoreRequest.scorers={self.scorers}: name at least one scorer, each once"
+            )
         if not 0 <= int(self.passes) <= 1024:
             raise RequestError(f"ScoreRequest.passes={self.passes}: give 0 to 1024")
         if not 0 <= int(self.seed) < 2**64:

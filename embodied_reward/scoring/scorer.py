@@ -71,12 +71,14 @@ class Trunk(abc.ABC):
         preprocess_id: name of the preprocessing, hex.
         dtype: dtype it computes in, part of the cache key.
         device: where its inputs must lie.
+        reads_texts: whether `encode_texts` is implemented.
     """
 
     digest: str
     preprocess_id: str
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
+    reads_texts: bool = False
 
     @property
     def lane(self) -> str:
@@ -137,7 +139,7 @@ class Items:
     text: Int64
     group: Int64
     user: Int64
-    keys: tuple[bytes, ...]
+    keys: Sequence[bytes]
     passes: int = 0
     seed: int = 0
 
@@ -276,13 +278,16 @@ class ItemScorer(abc.ABC):
     Attributes:
         card: what it is.
         max_items: largest number of items of one call.
-        external: waits for another process; it then runs in threads of its own and never holds
-            the trunks up.
+        external: waits for another process, so that several calls may run at once.
+        concurrency: number of such calls.
+
+    Every item scorer has threads of its own and never holds the trunks up.
     """
 
     card: ScorerCard
     max_items: int = 16
     external: bool = False
+    concurrency: int = 4
 
     @abc.abstractmethod
     def evaluate(self, items: RawItems) -> Output:
@@ -299,3 +304,8 @@ def digest_of(module: nn.Module, *facts: str) -> str:
         state.update(f"{name}{tuple(data.shape)}{data.dtype}".encode())
         state.update(data.flatten().view(torch.uint8).numpy().tobytes() if data.numel() else b"")
     return state.hexdigest()
+
+
+def joint_digest(trunk: str, head: str) -> str:
+    """Return the name of trunk and head together, hex."""
+    return hashlib.sha256(f"{trunk}:{head}".encode()).hexdigest()

@@ -1,0 +1,334 @@
+"""The scoring core: requests of everybody in, scores out, each picture encoded once.
+
+    with ScoringCore(cache=FeatureCache()) as core:
+        core.register(scorer)
+        scores = core.score(ScoreRequest(scorers=("mine",), frames=pictures))["mine"]
+        scores.require_ok()
+
+Guarantees: a lone request never waits for others; a reply never mixes versions of a head; an item
+that failed is NaN with a status and leaves its neighbours alone; what cannot be queued is rejected
+at once, never dropped; every wait ends.
+"""
+
+import itertools
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from torch import Tensor
+
+from embodied_reward.errors import (
+    ConfigError,
+    QueueFullError,
+    RequestError,
+    ScoringError,
+    did_you_mean,
+)
+from embodied_reward.scoring.batch import ScoreBatch
+from embodied_reward.scoring.cache import FeatureCache
+from embodied_reward.scoring.dispatcher import Dispatcher
+from embodied_reward.scoring.evaluate import Version
+from embodied_reward.scoring.item_lane import ItemLane
+from embodied_reward.scoring.job import Gather, Job, Key
+from embodied_reward.scoring.keys import frame_keys
+from embodied_reward.scoring.limits import Limits, cost
+from embodied_reward.scoring.request import ScoreRequest
+from embodied_reward.scoring.scorer import (
+    Head,
+    ItemScorer,
+    Scorer,
+    ScorerCard,
+    Trunk,
+    digest_of,
+    joint_digest,
+)
+from embodied_reward.scoring.stats import Stats
+from embodied_reward.scoring.status import Priority, Status
+from embodied_reward.scoring.watchdog import Watchdog
+from embodied_reward.types import UInt8
+
+FEATURES = "features"  # stands where a request of `embed` would name a scorer
+CLOSE_TIMEOUT = 10.0
+BROKEN_AFTER = 3
+"""Replies without a single score after which a scorer is not ready."""
+
+
+class ScoringCore:
+    """Hosts scorers; safe to use from any thread. See the module docstring.
+
+    Args:
+        cache: features seen before; None keeps nothing and hashes nothing.
+        mode: `tolerance` batches as load allows, so that a score may differ in its last bits
+            (1e-5 of the scores' standard deviation in fp32); `strict` makes every score bit-equal
+            whatever else is asked for, by one batch size and heads that see one item at a time.
+        limits: bounds of requests and of the queue.
+        max_batch: pictures of one trunk call in tolerance mode.
+        canonical: pictures of every trunk call in strict mode.
+
+    Raises:
+        ConfigError: a mode or size that cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        cache: FeatureCache | None = None,
+        mode: Literal["tolerance", "strict"] = "tolerance",
+        limits: Limits | None = None,
+        max_batch: int = 64,
+        canonical: int = 16,
+    ) -> None:
+        if mode not in ("tolerance", "strict"):
+            raise ConfigError(f"mode={mode!r}; accepted: tolerance, strict")
+        if max_batch < 1 or canonical < 1:
+            raise ConfigError(f"max_batch={max_batch}, canonical={canonical}: need at least 1")
+        self.limits, self.mode, self.cache = limits or Limits(), mode, cache
+        self._strict, self._stats = mode == "strict", Stats()
+        self._scorers: dict[str, tuple[Trunk, Version]] = {}
+        self._item_lanes: dict[str, ItemLane] = {}
+        self._failures: dict[str, int] = {}
+        self._lock, self._open = threading.Lock(), True
+        self._queued, self._jobs = 0, set[Job]()
+        self._serial = itertools.count()
+        self._watchdog = Watchdog(lambda job: self._give_up(job, Status.TIMEOUT, "deadline passed"))
+        self._dispatcher = Dispatcher(
+            version=lambda name: self._scorers[name][1],
+            reply=self._reply,
+            features=self._finish_features,
+            broken=lambda job, why: self._give_up(job, Status.SCORER_ERROR, why),
+            cache=cache,
+            max_batch=max_batch,
+            canonical=canonical if self._strict else None,
+            stats=self._stats,
+        )
+
+    # --- scorers ---
+
+    def register(self, scorer: Scorer | ItemScorer) -> None:
+        """Host a scorer under its card's name. Raises ConfigError for a name that is taken."""
+        name = scorer.card.name
+        if name in self.names:
+            raise ConfigError(f"a scorer '{name}' is registered already; give the other a new name")
+        if isinstance(scorer, ItemScorer):
+            lane = ItemLane(scorer, self._reply, strict=self._strict, stats=self._stats)
+            self._item_lanes[name] = lane
+        else:
+            self._scorers[name] = scorer.trunk, Version(scorer.card, scorer.head.eval(), 0)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the registered scorers."""
+        return (*self._scorers, *self._item_lanes)
+
+    def card(self, name: str) -> ScorerCard:
+        """Return a scorer's card. Raises RequestError for an unknown name."""
+        self._known(name)
+        if name in self._scorers:
+            return self._scorers[name][1].card
+        return self._item_lanes[name].scorer.card
+
+    def ready(self, name: str) -> bool:
+        """Return False for a scorer whose last replies held no score at all."""
+        self._known(name)
+        return self._open and self._failures.get(name, 0) < BROKEN_AFTER
+
+    def swap_head(self, name: str, head: Head, digest: str = "") -> int:
+        """Exchange a head; the trunk's features stay cached.
+
+        Args:
+            name: a scorer with a trunk.
+            head: a new object; the old one must not be trained while it is in use.
+            digest: sha256 of the head's weights; worked out if empty.
+
+        Returns:
+            The number of the new version, which replies carry from now on.
+
+        Raises:
+            RequestError: there is no such scorer. ConfigError: it has no head of its own.
+        """
+        self._known(name)
+        if name not in self._scorers:
+            raise ConfigError(f"'{name}' reads pictures and text in one piece; it has no head")
+        digest = digest or digest_of(head)
+        with self._lock:
+            trunk, old = self._scorers[name]
+            both = joint_digest(old.card.trunk_sha256, digest)
+            card = replace(old.card, head_sha256=digest, weights_sha256=both)
+            self._scorers[name] = trunk, Version(card, head.eval(), old.number + 1)
+            return old.number + 1
+
+    # --- scoring ---
+
+    def score(self, request: ScoreRequest) -> dict[str, ScoreBatch]:
+        """Score and wait; one `ScoreBatch` per scorer. Raises as `submit` does."""
+        return self.submit(request).result()
+
+    def submit(self, request: ScoreRequest) -> "Future[dict[str, ScoreBatch]]":
+        """Queue a request.
+
+        Raises:
+            RequestError: an unknown scorer, or a request over a limit.
+            QueueFullError: too much is queued; nothing of this request is.
+            ScoringError: the core was closed.
+        """
+        for name in request.scorers:
+            self._known(name)
+        trunks = {n: self._scorers[n][0] for n in request.scorers if n in self._scorers}
+        return self._send(request, trunks).future
+
+    def embed(
+        self,
+        trunk: Trunk,
+        frames: UInt8 | Tensor | Sequence[UInt8],
+        *,
+        priority: Priority = Priority.TRAINER,
+    ) -> Tensor:
+        """Return features Tensor["n d"] of frames uint8 ["n h w 3"], cached and batched.
+
+        Raises:
+            ScoringError: the trunk failed on a picture. RequestError, QueueFullError: see `submit`.
+        """
+        if isinstance(frames, Tensor):
+            frames = frames.cpu().numpy()
+        request = ScoreRequest(
+            scorers=(FEATURES,),
+            frames=frames,
+            priority=priority,  # type: ignore[arg-type]
+        )
+        return self._send(request, {FEATURES: trunk}, embeds=True).future.result()
+
+    def stats(self) -> dict[str, float]:
+        """Return counters since the start, and what is queued now."""
+        return {**self._stats.read(), "queued": self._queued, "unfinished": len(self._jobs)}
+
+    # --- life ---
+
+    def close(self) -> None:
+        """Stop the threads; unfinished requests become SHED, the cache's disk level is written."""
+        with self._lock:
+            self._open = False
+        self._dispatcher.close(CLOSE_TIMEOUT)
+        for lane in self._item_lanes.values():
+            lane.close(CLOSE_TIMEOUT)
+        for job in list(self._jobs):
+            self._give_up(job, Status.SHED, "the core was closed")
+        self._watchdog.close()
+        if self.cache is not None:
+            self.cache.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- inside ---
+
+    def _known(self, name: str) -> None:
+        if name not in self._scorers and name not in self._item_lanes:
+            raise RequestError(f"no scorer '{name}'; {did_you_mean(name, self.names)}")
+
+    def _send(
+        self, request: ScoreRequest, trunks: dict[str, Trunk], *, embeds: bool = False
+    ) -> Job:
+        self.limits.check(request)
+        size = cost(request)
+        self._reserve(size)
+        try:
+            job = Job(
+                request,
+                self._keys(request),
+                max_wait=self.limits.max_wait,
+                ageing=self.limits.ageing,
+                embeds=embeds,
+            )
+        except BaseException:
+            self._release(size)
+            raise
+        with self._lock:
+            self._jobs.add(job)
+        job.future.add_done_callback(lambda _: self._done(job, size))
+        self._watchdog.add(job)
+        if trunks:
+            self._dispatcher.send(job, trunks)
+        for name in () if embeds else request.scorers:
+            if name in self._item_lanes:
+                self._item_lanes[name].admit(job)
+        return job
+
+    def _keys(self, request: ScoreRequest) -> Sequence[Key]:
+        if self.cache is not None:
+            return frame_keys(request.frames, self.cache.digest)
+        serial = next(self._serial)
+        return [(serial, k) for k in range(request.frame_count)]
+
+    def _reserve(self, size: int) -> None:
+        with self._lock:
+            if not self._open:
+                raise ScoringError("the scoring core was closed")
+            if self._queued + size > self.limits.max_queued:
+                self._stats.add(rejected=1)
+                raise QueueFullError(
+                    f"{self._queued} frames and items are queued, {size} more would exceed "
+                    f"max_queued={self.limits.max_queued}: try again later",
+                    retry_after=self._retry_after(),
+                )
+            self._queued += size
+
+    def _retry_after(self) -> float:
+        sums = self._stats.read()
+        seconds = sums.get("trunk_seconds", 0.0) / max(sums.get("trunk_images", 0.0), 1.0)
+        return float(np.clip(0.5 * self._queued * seconds, 0.01, 60.0))
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._queued -= size
+
+    def _done(self, job: Job, size: int) -> None:
+        with self._lock:
+            self._queued -= size
+            self._jobs.discard(job)
+
+    def _reply(self, job: Job, name: str, batch: ScoreBatch) -> None:
+        self._count(name, batch)
+        with self._lock:
+            job.replies[name] = batch
+            wanted = job.request.scorers
+            complete = all(n in job.replies for n in wanted)
+        if complete:
+            job.finish({n: job.replies[n] for n in wanted})
+
+    def _count(self, name: str, batch: ScoreBatch) -> None:
+        good = batch.score[batch.ok].astype(np.float64)
+        alive = len(good) > 0
+        self._failures[name] = 0 if alive else self._failures.get(name, 0) + 1
+        counts = np.bincount(batch.status, minlength=len(Status))
+        by_status = {f"status/{s.name}/{name}": int(counts[s]) for s in Status if counts[s]}
+        self._stats.add(
+            **by_status, **{f"sum/{name}": good.sum(), f"square/{name}": (good**2).sum()}
+        )
+
+    def _finish_features(self, job: Job, gather: Gather) -> None:
+        if gather.failed:
+            row, why = next(iter(gather.failed.items()))
+            job.finish(ScoringError(f"no features of frame {row}: {why}"))
+        else:
+            job.finish(gather.features)
+
+    def _give_up(self, job: Job, status: Status, why: str) -> None:
+        if job.embeds:
+            job.finish(ScoringError(f"no features: {status.name}, {why}"))
+            return
+        n = len(job.request)
+        with self._lock:
+            replies: dict[str, Any] = {
+                name: job.replies.get(name) or ScoreBatch.failed(n, status, scorer=name, why=why)
+                for name in job.request.scorers
+            }
+        if job.finish(replies):
+            for name, batch in replies.items():
+                if name not in job.replies:
+                    self._count(name, batch)

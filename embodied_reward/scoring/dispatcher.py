@@ -1,0 +1,195 @@
+"""The one thread that runs trunks and heads: admit, launch, collect, score, answer.
+
+It never sleeps while a picture waits: an idle device takes a lone request at once, and what
+arrives while a batch is computed makes up the next one.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_reward.scoring.cache import FeatureCache
+from embodied_reward.scoring.evaluate import Part, Version, evaluate
+from embodied_reward.scoring.job import Gather, Job
+from embodied_reward.scoring.keys import digest_named
+from embodied_reward.scoring.lane import Lane
+from embodied_reward.scoring.runner import Runner
+from embodied_reward.scoring.scorer import Trunk
+from embodied_reward.scoring.stats import Stats
+
+Ready = tuple[Job, str, Gather]
+"""A job, the scorer that it asks, and its features, which are complete."""
+
+
+class Dispatcher:
+    """Serve jobs until closed.
+
+    Args:
+        version: scorer name -> its head at this moment.
+        reply: takes a job, a scorer's name and its `ScoreBatch`.
+        features: takes a job of `embed` and its completed gather.
+        broken: takes a job and what went wrong inside the engine itself.
+        cache: features seen before, or None.
+        max_batch: pictures of one trunk call.
+        canonical: the one batch size of strict mode, or None.
+        stats: counters.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: Callable[[str], Version],
+        reply: Callable,
+        features: Callable[[Job, Gather], None],
+        broken: Callable[[Job, str], None],
+        cache: FeatureCache | None,
+        max_batch: int,
+        canonical: int | None,
+        stats: Stats,
+    ) -> None:
+        self._version, self._reply, self._features = version, reply, features
+        self._broken, self._cache, self._stats = broken, cache, stats
+        self._max_batch, self._canonical = max_batch, canonical
+        self._lanes: dict[str, Lane] = {}
+        self._inbox: deque[tuple[Job, dict[str, Trunk]]] = deque()
+        self._asked: dict[int, list[tuple[Job, str]]] = {}
+        self._cond, self._open = threading.Condition(), True
+        self._thread = threading.Thread(target=self._run, name="score-dispatch", daemon=True)
+        self._thread.start()
+
+    def send(self, job: Job, trunks: dict[str, Trunk]) -> None:
+        """Hand a job in; `trunks` maps the scorers it asks to their trunks."""
+        with self._cond:
+            self._inbox.append((job, trunks))
+            self._cond.notify()
+
+    def close(self, timeout: float) -> None:
+        """Stop after the batch that is running."""
+        with self._cond:
+            self._open = False
+            self._cond.notify()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._cond:
+                while self._open and not self._inbox and not self._busy():
+                    self._cond.wait()
+                if not self._open:
+                    return
+                arrived = list(self._inbox)
+                self._inbox.clear()
+            self._turn(arrived)
+
+    def _busy(self) -> bool:
+        return any(lane.flying or lane.rank is not None for lane in self._lanes.values())
+
+    def _turn(self, arrived: list[tuple[Job, dict[str, Trunk]]]) -> None:
+        ready: list[Ready] = []
+        for job, trunks in arrived:
+            try:
+                ready += self._admit(job, trunks)
+            except Exception as error:  # noqa: BLE001 (the engine must outlive its own faults)
+                self._broken(job, f"{type(error).__name__}: {error}")
+        self._score(ready)
+        self._score(self._advance())
+
+    def _admit(self, job: Job, trunks: dict[str, Trunk]) -> list[Ready]:
+        job.seconds["queue"] = time.monotonic() - job.submitted
+        ready = []
+        for name, trunk in trunks.items():
+            lane = self._lane(trunk)
+            if lane.name in job.gathers:
+                gather, complete = job.gathers[lane.name], not job.gathers[lane.name].waiting
+            else:
+                gather = job.gathers[lane.name] = Gather(job, trunk)
+                complete = lane.admit(gather)
+            if complete:
+                ready.append((job, name, gather))
+            else:
+                self._asked.setdefault(id(gather), []).append((job, name))
+        return ready
+
+    def _advance(self) -> list[Ready]:
+        """Launch the most urgent batch and collect what is due."""
+        waiting = [lane for lane in self._lanes.values() if lane.rank is not None]
+        chosen = min(waiting, key=lambda lane: lane.rank, default=None)  # type: ignore[arg-type,return-value]
+        if chosen is not None:
+            chosen.launch()
+        completed: list[Gather] = []
+        for lane in self._lanes.values():
+            while lane.flying and (lane.flying >= lane.runner.depth or lane is not chosen):
+                completed += lane.collect()
+        return [
+            (job, name, gather)
+            for gather in completed
+            for job, name in self._asked.pop(id(gather), ())
+        ]
+
+    def _lane(self, trunk: Trunk) -> Lane:
+        mode = f"strict{self._canonical}" if self._canonical else "tolerance"
+        name = f"{mode}:{trunk.lane}"
+        if name not in self._lanes:
+            runner = Runner(trunk, max_batch=self._max_batch, canonical=self._canonical)
+            self._lanes[name] = Lane(name, runner, self._cache, self._stats)
+        return self._lanes[name]
+
+    def _score(self, ready: Sequence[Ready]) -> None:
+        by_scorer: dict[str, list[tuple[Job, Gather]]] = {}
+        for job, name, gather in ready:
+            if job.done:
+                continue
+            if job.embeds:
+                self._features(job, gather)
+                continue
+            by_scorer.setdefault(name, []).append((job, gather))
+        for name, asked in by_scorer.items():
+            self._score_with(name, asked)
+
+    def _score_with(self, name: str, asked: Sequence[tuple[Job, Gather]]) -> None:
+        start, version = time.monotonic(), self._version(name)
+        parts = []
+        for job, gather in asked:
+            try:
+                parts.append(Part(job, gather, self._texts(gather.trunk, job.request.texts)))
+            except Exception as error:  # noqa: BLE001
+                self._broken(job, f"texts: {type(error).__name__}: {error}")
+        if not parts:
+            return
+        try:
+            batches = evaluate(version, parts, strict=self._canonical is not None)
+        except Exception as error:  # noqa: BLE001
+            for part in parts:
+                self._broken(part.job, f"{type(error).__name__}: {error}")
+            return
+        for part, batch in zip(parts, batches, strict=True):
+            self._reply(part.job, name, batch)
+        self._stats.add(head_calls=1, head_seconds=time.monotonic() - start)
+
+    @torch.no_grad()
+    def _texts(self, trunk: Trunk, texts: tuple[str, ...]) -> Tensor | None:
+        """Return text features Tensor["m d"], each text encoded once in its life."""
+        if not texts or not trunk.reads_texts:
+            return None
+        digest, lane = digest_named("blake2b"), f"text:{trunk.lane}"
+        keys = [digest(text.encode()) + b"\0" * 8 for text in texts]
+        found, rows = self._cache.lookup(lane, keys) if self._cache else (np.zeros(0, int), None)
+        missing = sorted(set(range(len(texts))) - set(found.tolist()))
+        if not missing:
+            return rows
+        # One by one in strict mode: padding to the longest text changes the rounding of others.
+        size = 1 if self._canonical else self._max_batch
+        chunks = [missing[k : k + size] for k in range(0, len(missing), size)]
+        fresh = torch.cat([trunk.encode_texts([texts[i] for i in chunk]) for chunk in chunks])
+        if self._cache:
+            self._cache.put(lane, [keys[i] for i in missing], fresh)
+        table = fresh.new_empty((len(texts), fresh.shape[1]))
+        table[torch.tensor(missing, device=fresh.device)] = fresh
+        if rows is not None:
+            table[torch.from_numpy(found).to(fresh.device)] = rows.to(table)
+        return table

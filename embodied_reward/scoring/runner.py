@@ -1,0 +1,96 @@
+"""Frames to features on a device, in batches of a few fixed shapes.
+
+On a CPU shapes do not matter, so a batch holds what there is; in strict mode every batch has the
+one canonical size, because a matrix product's rounding depends on its shape and on nothing else.
+On CUDA batches are padded to a bucket, so that one captured graph per bucket serves them all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_reward.scoring.graphs import GraphedTrunk
+from embodied_reward.scoring.scorer import Trunk
+from embodied_reward.types import UInt8
+
+BUCKETS = (1, 4, 16, 64, 128, 256)
+
+
+@dataclass
+class Ticket:
+    """A batch that was launched; on CUDA its features are still being computed."""
+
+    features: Tensor
+    event: "torch.cuda.Event | None" = None
+
+    def wait(self) -> Tensor:
+        """Return the features Tensor["n ..."] once they are there."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.features
+
+
+class Runner:
+    """Run one trunk.
+
+    Args:
+        trunk: what to run.
+        max_batch: largest batch.
+        canonical: the one size of strict mode, or None in tolerance mode.
+    """
+
+    def __init__(self, trunk: Trunk, *, max_batch: int, canonical: int | None) -> None:
+        self.trunk = trunk
+        self.max_batch = canonical or max_batch
+        self.depth = 2 if trunk.device.type == "cuda" else 1
+        self._canonical = canonical
+        self._graphed = GraphedTrunk(trunk) if trunk.device.type == "cuda" else None
+
+    def bucket(self, n: int) -> int:
+        """Return the size that a batch of n pictures is padded to."""
+        if self._canonical:
+            return self._canonical
+        if self._graphed is None:
+            return n
+        return next((b for b in BUCKETS if b >= n), n)
+
+    @torch.no_grad()
+    def launch(self, frames: Sequence[UInt8]) -> Ticket:
+        """Start the batch of frames UInt8["h w 3"], which may differ in size."""
+        n = len(frames)
+        inputs = self._inputs(frames)
+        bucket = self.bucket(n)
+        if bucket > n:
+            inputs = torch.cat([inputs, inputs.new_zeros((bucket - n, *inputs.shape[1:]))])
+        if self._graphed is None:
+            return Ticket(self.trunk.forward(inputs)[:n])
+        features = self._graphed(inputs)[:n].clone()
+        event = torch.cuda.Event()
+        event.record()
+        return Ticket(features, event)
+
+    def _inputs(self, frames: Sequence[UInt8]) -> Tensor:
+        """Preprocess on the device, size by size: each picture is resized as if it were alone."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for k, frame in enumerate(frames):
+            by_shape.setdefault(frame.shape, []).append(k)
+        inputs: Tensor | None = None
+        for rows in by_shape.values():
+            stacked = self._upload([frames[k] for k in rows])
+            done = self.trunk.preprocess(stacked)
+            if len(by_shape) == 1:
+                return done
+            if inputs is None:
+                inputs = done.new_empty((len(frames), *done.shape[1:]))
+            inputs[torch.tensor(rows, device=done.device)] = done
+        assert inputs is not None
+        return inputs
+
+    def _upload(self, frames: Sequence[UInt8]) -> Tensor:
+        """Return uint8 Tensor["k h w 3"] on the device; bytes travel, not floats."""
+        if self._graphed is None:
+            return torch.from_numpy(np.stack(frames))
+        return self._graphed.upload(frames)

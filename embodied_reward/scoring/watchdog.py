@@ -1,0 +1,50 @@
+"""Answers that come too late are not waited for."""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+from embodied_reward.scoring.job import Job
+
+
+class Watchdog:
+    """Call `expire` for every job whose deadline passes before it is done."""
+
+    def __init__(self, expire: Callable[[Job], None]) -> None:
+        self._expire = expire
+        self._heap: list[tuple[float, int, Job]] = []
+        self._order, self._cond, self._open = itertools.count(), threading.Condition(), True
+        self._thread = threading.Thread(target=self._watch, name="score-deadlines", daemon=True)
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Watch a job."""
+        with self._cond:
+            urgent = not self._heap or job.deadline < self._heap[0][0]
+            heapq.heappush(self._heap, (job.deadline, next(self._order), job))
+            if urgent:
+                self._cond.notify()
+
+    def close(self) -> None:
+        """Stop watching."""
+        with self._cond:
+            self._open = False
+            self._cond.notify()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            with self._cond:
+                while self._heap and self._heap[0][2].done:
+                    heapq.heappop(self._heap)
+                late = bool(self._heap) and self._heap[0][0] <= time.monotonic()
+                if not self._open:
+                    return
+                if not late:
+                    wait = self._heap[0][0] - time.monotonic() if self._heap else None
+                    self._cond.wait(wait)
+                    continue
+                job = heapq.heappop(self._heap)[2]
+            self._expire(job)
