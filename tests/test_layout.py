@@ -191,7 +191,7 @@ def test_only_the_command_line_prints():
 
 # Drawing from a global generator; saving and restoring its state for third parties is no draw.
 GLOBAL_RNG = re.compile(
-    r"^(np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|[gs]et_state)\w+$"
+    r"^(np|numpy)\.random\.(?!default_rng|Generator|SeedSequence|PCG64|Philox|[gs]et_state)\w+$"
     r"|^random\.(?!Random|[gs]etstate)\w+$"
 )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class Columns:
         per_frame: Float32["f"] or None.
     """
 
-    floats: dict[str, Float32]
+    floats: dict[str, Any]
     status: UInt8
     detail: dict[int, str]
     per_frame: Float32 | None = None

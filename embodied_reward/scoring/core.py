@@ -14,37 +14,23 @@ import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import numpy as np
 from torch import Tensor
 
-from embodied_reward.errors import (
-    ConfigError,
-    QueueFullError,
-    RequestError,
-    ScoringError,
-    did_you_mean,
-)
+from embodied_reward.errors import ConfigError, QueueFullError, ScoringError
 from embodied_reward.scoring.batch import ScoreBatch
 from embodied_reward.scoring.cache import FeatureCache
+from embodied_reward.scoring.differentiable import score_gradient
 from embodied_reward.scoring.dispatcher import Dispatcher
-from embodied_reward.scoring.evaluate import Version
+from embodied_reward.scoring.hosted import Hosted
 from embodied_reward.scoring.item_lane import ItemLane
 from embodied_reward.scoring.job import Gather, Job, Key
 from embodied_reward.scoring.keys import frame_keys
 from embodied_reward.scoring.limits import Limits, cost
 from embodied_reward.scoring.request import ScoreRequest
-from embodied_reward.scoring.scorer import (
-    Head,
-    ItemScorer,
-    Scorer,
-    ScorerCard,
-    Trunk,
-    digest_of,
-    joint_digest,
-)
+from embodied_reward.scoring.scorer import Head, ItemScorer, Scorer, ScorerCard, Trunk
 from embodied_reward.scoring.stats import Stats
 from embodied_reward.scoring.status import Priority, Status
 from embodied_reward.scoring.watchdog import Watchdog
@@ -52,8 +38,6 @@ from embodied_reward.types import UInt8
 
 FEATURES = "features"  # stands where a request of `embed` would name a scorer
 CLOSE_TIMEOUT = 10.0
-BROKEN_AFTER = 3
-"""Replies without a single score after which a scorer is not ready."""
 
 
 class ScoringCore:
@@ -87,15 +71,15 @@ class ScoringCore:
             raise ConfigError(f"max_batch={max_batch}, canonical={canonical}: need at least 1")
         self.limits, self.mode, self.cache = limits or Limits(), mode, cache
         self._strict, self._stats = mode == "strict", Stats()
-        self._scorers: dict[str, tuple[Trunk, Version]] = {}
-        self._item_lanes: dict[str, ItemLane] = {}
-        self._failures: dict[str, int] = {}
+        self._hosted = Hosted(
+            lambda s: ItemLane(s, self._reply, strict=self._strict, stats=self._stats)
+        )
         self._lock, self._open = threading.Lock(), True
         self._queued, self._jobs = 0, set[Job]()
         self._serial = itertools.count()
         self._watchdog = Watchdog(lambda job: self._give_up(job, Status.TIMEOUT, "deadline passed"))
         self._dispatcher = Dispatcher(
-            version=lambda name: self._scorers[name][1],
+            version=self._hosted.version,
             reply=self._reply,
             features=self._finish_features,
             broken=lambda job, why: self._give_up(job, Status.SCORER_ERROR, why),
@@ -109,31 +93,20 @@ class ScoringCore:
 
     def register(self, scorer: Scorer | ItemScorer) -> None:
         """Host a scorer under its card's name. Raises ConfigError for a name that is taken."""
-        name = scorer.card.name
-        if name in self.names:
-            raise ConfigError(f"a scorer '{name}' is registered already; give the other a new name")
-        if isinstance(scorer, ItemScorer):
-            lane = ItemLane(scorer, self._reply, strict=self._strict, stats=self._stats)
-            self._item_lanes[name] = lane
-        else:
-            self._scorers[name] = scorer.trunk, Version(scorer.card, scorer.head.eval(), 0)
+        self._hosted.add(scorer)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the registered scorers."""
-        return (*self._scorers, *self._item_lanes)
+        return self._hosted.names
 
     def card(self, name: str) -> ScorerCard:
         """Return a scorer's card. Raises RequestError for an unknown name."""
-        self._known(name)
-        if name in self._scorers:
-            return self._scorers[name][1].card
-        return self._item_lanes[name].scorer.card
+        return self._hosted.card(name)
 
     def ready(self, name: str) -> bool:
         """Return False for a scorer whose last replies held no score at all."""
-        self._known(name)
-        return self._open and self._failures.get(name, 0) < BROKEN_AFTER
+        return self._hosted.answers(name) and self._open
 
     def swap_head(self, name: str, head: Head, digest: str = "") -> int:
         """Exchange a head; the trunk's features stay cached.
@@ -149,16 +122,7 @@ class ScoringCore:
         Raises:
             RequestError: there is no such scorer. ConfigError: it has no head of its own.
         """
-        self._known(name)
-        if name not in self._scorers:
-            raise ConfigError(f"'{name}' reads pictures and text in one piece; it has no head")
-        digest = digest or digest_of(head)
-        with self._lock:
-            trunk, old = self._scorers[name]
-            both = joint_digest(old.card.trunk_sha256, digest)
-            card = replace(old.card, head_sha256=digest, weights_sha256=both)
-            self._scorers[name] = trunk, Version(card, head.eval(), old.number + 1)
-            return old.number + 1
+        return self._hosted.swap(name, head, digest)
 
     # --- scoring ---
 
@@ -175,8 +139,9 @@ class ScoringCore:
             ScoringError: the core was closed.
         """
         for name in request.scorers:
-            self._known(name)
-        trunks = {n: self._scorers[n][0] for n in request.scorers if n in self._scorers}
+            self._hosted.check(name)
+        lanes = self._hosted.item_lanes
+        trunks = {n: self._hosted.trunk(n) for n in request.scorers if n not in lanes}
         return self._send(request, trunks).future
 
     def embed(
@@ -195,10 +160,20 @@ class ScoringCore:
             frames = frames.cpu().numpy()
         request = ScoreRequest(
             scorers=(FEATURES,),
-            frames=frames,
-            priority=priority,  # type: ignore[arg-type]
+            frames=frames,  # type: ignore[arg-type]
+            priority=priority,
         )
         return self._send(request, {FEATURES: trunk}, embeds=True).future.result()
+
+    def gradient(
+        self, name: str, images: Tensor, texts: Sequence[str] = ()
+    ) -> tuple[Tensor, Tensor]:
+        """Return scores Tensor["n"] and their gradients in float images ["n 3 h w"] in [0, 1].
+
+        Runs in the caller's thread, without cache. Raises ConfigError for a scorer without trunk.
+        """
+        trunk, version = self._hosted.trunk(name), self._hosted.version(name)
+        return score_gradient(Scorer(version.card, trunk, version.head), images, texts)
 
     def stats(self) -> dict[str, float]:
         """Return counters since the start, and what is queued now."""
@@ -211,7 +186,7 @@ class ScoringCore:
         with self._lock:
             self._open = False
         self._dispatcher.close(CLOSE_TIMEOUT)
-        for lane in self._item_lanes.values():
+        for lane in self._hosted.item_lanes.values():
             lane.close(CLOSE_TIMEOUT)
         for job in list(self._jobs):
             self._give_up(job, Status.SHED, "the core was closed")
@@ -226,10 +201,6 @@ class ScoringCore:
         self.close()
 
     # --- inside ---
-
-    def _known(self, name: str) -> None:
-        if name not in self._scorers and name not in self._item_lanes:
-            raise RequestError(f"no scorer '{name}'; {did_you_mean(name, self.names)}")
 
     def _send(
         self, request: ScoreRequest, trunks: dict[str, Trunk], *, embeds: bool = False
@@ -255,8 +226,8 @@ class ScoringCore:
         if trunks:
             self._dispatcher.send(job, trunks)
         for name in () if embeds else request.scorers:
-            if name in self._item_lanes:
-                self._item_lanes[name].admit(job)
+            if name in self._hosted.item_lanes:
+                self._hosted.item_lanes[name].admit(job)
         return job
 
     def _keys(self, request: ScoreRequest) -> Sequence[Key]:
@@ -303,12 +274,12 @@ class ScoringCore:
 
     def _count(self, name: str, batch: ScoreBatch) -> None:
         good = batch.score[batch.ok].astype(np.float64)
-        alive = len(good) > 0
-        self._failures[name] = 0 if alive else self._failures.get(name, 0) + 1
+        self._hosted.note(name, batch)
         counts = np.bincount(batch.status, minlength=len(Status))
         by_status = {f"status/{s.name}/{name}": int(counts[s]) for s in Status if counts[s]}
         self._stats.add(
-            **by_status, **{f"sum/{name}": good.sum(), f"square/{name}": (good**2).sum()}
+            **by_status,
+            **{f"sum/{name}": float(good.sum()), f"square/{name}": float((good**2).sum())},
         )
 
     def _finish_features(self, job: Job, gather: Gather) -> None:

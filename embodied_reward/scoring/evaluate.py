@@ -207,7 +207,7 @@ def _restore(part: Part, failed: dict[int, str], keep: list[int], found: Columns
 def _batch(version: Version, part: Part, found: Columns, seconds: float) -> ScoreBatch:
     return ScoreBatch(
         **found.floats,
-        per_frame=found.per_frame,
+        per_frame=found.per_frame,  # type: ignore[arg-type]
         status=found.status,
         detail=found.detail,
         scorer=version.card.name,

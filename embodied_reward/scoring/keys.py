@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -10,11 +11,11 @@ from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.scoring.request import NONE, ScoreRequest
 from embodied_reward.types import UInt8
 
-Digest = Callable[[object], bytes]
+Digest = Callable[[Any], bytes]
 
 
-def _blake2b(data: object) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()  # type: ignore[arg-type]
+def _blake2b(data: Any) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 HASHES: dict[str, Digest] = {"xxh3": xxhash.xxh3_128_digest, "blake2b": _blake2b}

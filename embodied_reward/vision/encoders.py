@@ -115,8 +115,8 @@ class TransformersEncoder(Encoder):
     def forward(self, images: Tensor) -> Tensor:
         """Encode Tensor["n 3 size size"] to Tensor["n d"]: pooled output, or mean of tokens."""
         pixels = (images - self.mean) / self.std  # type: ignore[operator]
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
-            output = self.model(pixel_values=pixels)
+        # Frozen weights build no graph by themselves, and gradients in the pixels stay possible.
+        output = self.model(pixel_values=pixels)
         pooled = getattr(output, "pooler_output", None)
         if pooled is None:
             return output.last_hidden_state.mean(1)
