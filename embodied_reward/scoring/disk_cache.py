@@ -85,11 +85,13 @@ class _Lane:
         if not self.waiting:
             return
         keys = list(self.waiting)
-        table = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1))
+        table = torch.from_numpy(
+            np.frombuffer(bytearray(b"".join(keys)), np.uint8).reshape(len(keys), -1)
+        )
         path = self.folder / f"{time.time_ns():020d}-{os.getpid()}.safetensors"
         with replacing(path) as temporary:
             rows = torch.stack([self.waiting[key] for key in keys])
-            save_file({"keys": table.clone(), "features": rows}, temporary)
+            save_file({"keys": table, "features": rows}, temporary)
         self.waiting.clear()
         self._read(path)
         self._trim(max_bytes)

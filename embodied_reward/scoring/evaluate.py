@@ -11,7 +11,7 @@ from torch import Tensor
 from embodied_reward.scoring.batch import ScoreBatch
 from embodied_reward.scoring.columns import Columns, broken, empty, to_columns
 from embodied_reward.scoring.job import Gather, Job
-from embodied_reward.scoring.keys import ItemKeys
+from embodied_reward.scoring.keys import Chosen, ItemKeys
 from embodied_reward.scoring.scorer import Head, Items, ScorerCard
 from embodied_reward.types import Int64, UInt8
 
@@ -58,7 +58,7 @@ class Part:
             text=request.text,
             group=request.group,
             user=request.user,
-            keys=ItemKeys(request, self.job.keys),  # type: ignore[arg-type]
+            keys=ItemKeys(request, self.job.frame),
             passes=request.passes,
             seed=request.seed,
         )
@@ -121,7 +121,7 @@ def _concat(chosen: Sequence[Items]) -> Items:
         text=np.concatenate(text),
         group=np.concatenate([i.group + at for i, at in zip(chosen, groups, strict=True)]),
         user=np.concatenate([i.user for i in chosen]),
-        keys=_Chained([i.keys for i in chosen]),
+        keys=Chosen([(i.keys, k) for i in chosen for k in range(len(i))]),
         passes=chosen[0].passes,
         seed=chosen[0].seed,
     )
@@ -129,20 +129,6 @@ def _concat(chosen: Sequence[Items]) -> Items:
 
 def _starts(lengths: list[int]) -> Int64:
     return np.cumsum([0, *lengths])[:-1]
-
-
-class _Chained(Sequence[bytes]):
-    """Keys of several requests; worked out only for heads that ask."""
-
-    def __init__(self, parts: Sequence[Sequence[bytes]]) -> None:
-        self._parts, self._starts = parts, np.cumsum([0, *map(len, parts)])
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, item):  # noqa: ANN001, ANN204 (int only; slices are not needed)
-        part = int(np.searchsorted(self._starts, item, side="right")) - 1
-        return self._parts[part][item - int(self._starts[part])]
 
 
 def _split(whole: Columns, chosen: Sequence[Items]) -> list[Columns]:

@@ -26,7 +26,7 @@ class _Share:
     def __init__(self, job: Job) -> None:
         n = len(job.request)
         self.job, self.left, self.lock = job, n, threading.Lock()
-        self.keys = ItemKeys(job.request, job.keys)  # type: ignore[arg-type]
+        self.keys = ItemKeys(job.request, job.frame)
         self.columns: Columns = empty(n)
 
 

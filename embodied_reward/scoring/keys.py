@@ -43,11 +43,15 @@ class ItemKeys(Sequence[bytes]):
     """Keys of the items of a request, worked out when asked for.
 
     Content is everything a score may depend on: frames in order, roles, views, times, the text and
-    the user; not the place in the request, and not the other items.
+    the user; not the place in the request, not the other items, not how the cache names frames.
+
+    Args:
+        request: whose items.
+        frame: number -> UInt8["h w 3"].
     """
 
-    def __init__(self, request: ScoreRequest, frames: Sequence[bytes]) -> None:
-        self._request, self._frames = request, frames
+    def __init__(self, request: ScoreRequest, frame: Callable[[int], UInt8]) -> None:
+        self._request, self._frame = request, frame
 
     def __len__(self) -> int:
         return len(self._request)
@@ -62,5 +66,20 @@ class ItemKeys(Sequence[bytes]):
         for part in (r.role[span].tobytes(), r.time[span].tobytes(), facts):
             state.update(len(part).to_bytes(8, "little") + part)
         for number in r.index[span]:
-            state.update(self._frames[number])
+            (key,) = frame_keys((self._frame(number)[None],), xxhash.xxh3_128_digest)
+            state.update(key)
         return state.digest()
+
+
+class Chosen(Sequence[bytes]):
+    """Some of the keys of several sequences, still worked out only when asked for."""
+
+    def __init__(self, places: Sequence[tuple[Sequence[bytes], int]]) -> None:
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, item):  # noqa: ANN001, ANN204
+        keys, k = self._places[item]
+        return keys[k]

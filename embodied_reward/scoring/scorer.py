@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from embodied_reward.scoring.keys import Chosen
 from embodied_reward.types import Int64, UInt8
 
 
@@ -194,7 +195,7 @@ class Items:
             text=self.text[chosen],
             group=self.group[chosen],
             user=self.user[chosen],
-            keys=tuple(self.keys[i] for i in chosen),
+            keys=Chosen([(self.keys, int(i)) for i in chosen]),
         )
 
 
