@@ -34,7 +34,7 @@ class ScoreBatch:
         per_view: Float32["n v"], aligned with the request's `views`.
         detail: item -> what went wrong, for messages.
         cached: UInt8["n"], 1 where no trunk work was needed.
-        seconds: stage -> time [s] (`queue`, `trunk`, `head`).
+        seconds: stage -> time [s]: `queue` before the engine looked at it, `head`.
     """
 
     score: Float32

@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from embodied_reward.errors import ConfigError, QueueFullError, ScoringError
@@ -37,6 +38,7 @@ from embodied_reward.scoring.watchdog import Watchdog
 from embodied_reward.types import UInt8
 
 FEATURES = "features"  # stands where a request of `embed` would name a scorer
+EMBED_CHUNK = 1024
 CLOSE_TIMEOUT = 10.0
 
 
@@ -151,13 +153,18 @@ class ScoringCore:
         *,
         priority: Priority = Priority.TRAINER,
     ) -> Tensor:
-        """Return features Tensor["n d"] of frames uint8 ["n h w 3"], cached and batched.
+        """Return features Tensor["n d"] of frames uint8 ["n h w 3"], n >= 1, cached and batched.
+
+        Any number of frames; what else is asked for gets its turn in between.
 
         Raises:
             ScoringError: the trunk failed on a picture. RequestError, QueueFullError: see `submit`.
         """
         if isinstance(frames, Tensor):
             frames = frames.cpu().numpy()
+        if isinstance(frames, np.ndarray) and len(frames) > EMBED_CHUNK:
+            chunks = [frames[k : k + EMBED_CHUNK] for k in range(0, len(frames), EMBED_CHUNK)]
+            return torch.cat([self.embed(trunk, c, priority=priority) for c in chunks])
         request = ScoreRequest(
             scorers=(FEATURES,),
             frames=frames,  # type: ignore[arg-type]

@@ -130,6 +130,16 @@ def test_a_damaged_segment_is_ignored_with_a_warning(encoder, tmp_path):
     assert not again.cached.any()
 
 
+def test_embed_takes_any_number_of_frames(trunk, monkeypatch):
+    from embodied_reward.scoring import core as module
+
+    with ScoringCore(cache=FeatureCache()) as core:
+        whole = core.embed(trunk, POOL)
+        monkeypatch.setattr(module, "EMBED_CHUNK", 5)
+        assert (core.embed(trunk, torch.from_numpy(POOL)) == whole).all()
+        assert core.stats()["trunk_images"] == 12
+
+
 def test_an_unknown_hash_is_refused():
     with pytest.raises(ConfigError, match="no content hash 'md5'"):
         FeatureCache(hash="md5")

@@ -42,6 +42,17 @@ def test_strict_scores_are_bit_equal_when_requests_meet_in_one_batch(strict):
         assert (future.result(60)["mean"].score == alone[order]).all()
 
 
+@pytest.mark.slow
+def test_ten_thousand_random_compositions_are_bit_equal(strict):
+    core, alone = strict
+    rng = np.random.default_rng(1)
+    for _ in range(250):
+        orders = [rng.integers(0, 24, rng.integers(1, 20)) for _ in range(40)]
+        futures = [core.submit(ScoreRequest(scorers="mean", frames=POOL[o])) for o in orders]
+        for order, future in zip(orders, futures, strict=True):
+            assert (future.result(60)["mean"].score == alone[order]).all()
+
+
 def test_two_threads_give_the_bits_of_one(strict):
     core, alone = strict
     torch.set_num_threads(2)
