@@ -150,7 +150,12 @@ class Items:
     @property
     def owner(self) -> Int64:
         """Int64["f"], the item that each row belongs to."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def lengths(self) -> Int64:
+        """Int64["n"], rows of every item."""
+        return np.diff(self.offsets)
 
     def generator(self, item: int, stream: int = 0) -> np.random.Generator:
         """Return the generator of one item: fixed by its content, the seed and `stream`.
@@ -169,6 +174,8 @@ class Items:
         Args:
             rows: Bool["f"], which rows count; default all.
         """
+        if rows is None and len(self.features) == len(self) == np.count_nonzero(self.lengths):
+            return self.features  # one row an item
         keep = np.ones(len(self.features), bool) if rows is None else rows
         owner = torch.from_numpy(self.owner[keep]).to(self.features.device)
         chosen = self.features[torch.from_numpy(keep).to(self.features.device)]
@@ -183,7 +190,7 @@ class Items:
             [np.arange(self.offsets[i], self.offsets[i + 1]) for i in items] or [np.zeros(0, int)]
         ).astype(np.int64)
         chosen = np.asarray(items, np.int64)
-        lengths = np.diff(self.offsets)[chosen]
+        lengths = self.lengths[chosen]
         where = torch.from_numpy(rows).to(self.features.device)
         return replace(
             self,
