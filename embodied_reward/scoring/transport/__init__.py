@@ -1,0 +1,1 @@
+"""Ways into the scoring core from other processes and machines; bytes only, never objects."""
