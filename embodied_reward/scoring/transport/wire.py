@@ -51,15 +51,24 @@ MAX_REPLY_HEADER = 64 << 20
 ERRORS = {error.__name__: error for error in (RequestError, QueueFullError, ScoringError)}
 
 
-def request_parts(request: ScoreRequest) -> list[Buffer]:
-    """Return a request's message as buffers, without copying a frame."""
+def request_parts(request: ScoreRequest, timeout: float | None = None) -> list[Buffer]:
+    """Return a request's message as buffers, without copying a frame.
+
+    Args:
+        request: what to send.
+        timeout: for a request that has none [s].
+
+    Raises:
+        RequestError: a text that UTF-8 cannot carry.
+    """
+    timeout = timeout if request.timeout is None else request.timeout
     header = {
         "scorers": request.scorers,
         "views": request.views,
         "texts": request.texts,
         "passes": int(request.passes),
         "seed": int(request.seed),
-        "timeout": None if request.timeout is None else float(request.timeout),
+        "timeout": None if timeout is None else float(timeout),
         "priority": int(request.priority),
     }
     columns = [("frames", arena) for arena in request.frames]
@@ -126,7 +135,7 @@ def decode_reply(buffer: Buffer) -> dict[str, ScoreBatch]:
     return dict(_batch(tree, named) for tree, named in zip(trees, found, strict=True))
 
 
-def error_tree(error: Exception) -> dict[str, Any]:
+def error_tree(error: BaseException) -> dict[str, Any]:
     """Return what a client must know of an error; what it must not know stays here."""
     for name, kind in ERRORS.items():
         if isinstance(error, kind):
@@ -149,7 +158,7 @@ def error_from(tree: Any) -> EmbodiedRewardError:
     return kind(message)
 
 
-def encode_error(error: Exception) -> bytes:
+def encode_error(error: BaseException) -> bytes:
     """Return the message of an error, for transports without a status line."""
     return b"".join(pack(Kind.ERROR, {"error": error_tree(error)}, ()))
 
