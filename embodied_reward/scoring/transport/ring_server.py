@@ -12,18 +12,21 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
-from embodied_reward.errors import EmbodiedRewardError, QueueFullError, RequestError, ScoringError
-from embodied_reward.scoring.batch import ScoreBatch
-from embodied_reward.scoring.card import ScorerCard
+from embodied_reward.errors import (
+    ConfigError,
+    EmbodiedRewardError,
+    QueueFullError,
+    RequestError,
+    ScoringError,
+)
 from embodied_reward.scoring.limits import Limits
-from embodied_reward.scoring.request import ScoreRequest
 from embodied_reward.scoring.transport import ring
+from embodied_reward.scoring.transport.core import Core, Reply
 from embodied_reward.scoring.transport.wire import (
     decode_request,
     encode_error,
@@ -34,24 +37,8 @@ from embodied_reward.scoring.transport.wire import (
 log = logging.getLogger(__name__)
 HEARTBEAT = 0.2
 """Seconds between two heartbeats."""
-Reply = Mapping[str, ScoreBatch]
-
-
-class Core(Protocol):
-    """What a transport needs of the scoring core."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the scorers."""
-        ...
-
-    def card(self, name: str) -> ScorerCard:
-        """Return a scorer's card."""
-        ...
-
-    def submit(self, request: ScoreRequest) -> "Future[dict[str, ScoreBatch]]":
-        """Queue a request."""
-        ...
+SMALLEST = 64 << 10
+"""Bytes that any error message fits into."""
 
 
 @dataclass(eq=False)
@@ -80,7 +67,7 @@ class RingServer:
         limits: of a request, as the core's.
 
     Raises:
-        ScoringError: the socket cannot be made.
+        ConfigError: no slot, or slots of less than 64 KiB. ScoringError: the socket cannot be made.
     """
 
     def __init__(
@@ -92,6 +79,10 @@ class RingServer:
         slot_bytes: int = 16 << 20,
         limits: Limits | None = None,
     ) -> None:
+        if slots < 1 or slot_bytes < SMALLEST:
+            raise ConfigError(
+                f"slots={slots}, slot_bytes={slot_bytes}: need at least 1 and {SMALLEST}"
+            )
         self._core, self._limits = core, limits or Limits()
         self._slots, self._slot_bytes = slots, slot_bytes
         self._folder = None if path else tempfile.mkdtemp(prefix="er-ring-")
