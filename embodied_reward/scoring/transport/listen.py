@@ -1,0 +1,174 @@
+"""Run the HTTP server: sockets, the number of connections, start and stop."""
+
+import asyncio
+import logging
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+from aiohttp import web
+
+from embodied_reward.errors import ScoringError
+from embodied_reward.scoring.limits import Limits
+from embodied_reward.scoring.request import ScoreRequest
+from embodied_reward.scoring.transport.canary import Canary
+from embodied_reward.scoring.transport.core import Core
+from embodied_reward.scoring.transport.http_config import HttpConfig
+from embodied_reward.scoring.transport.server import ScoringApp
+
+log = logging.getLogger(__name__)
+CANARY_EVERY = 1.0
+"""Seconds between two looks at scorers that are not ready."""
+LINGER = 2.0
+"""Seconds that the rest of a refused body is read for, so that the client sees the answer."""
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 80\r\n\r\n"
+    + b'{"type": "QueueFullError", "message": "too many connections", "retry_after": 1}'.ljust(80)
+)
+
+
+class HttpServer:
+    """Serve a core over HTTP from a thread of its own, until `close`.
+
+    Args:
+        core: the scoring core; must outlive the server.
+        config: address, token, limits.
+        limits: of one request, as the core's.
+        canaries: scorer -> request for readiness, see `Canary`.
+
+    Raises:
+        ScoringError: it cannot listen at the address.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        config: HttpConfig | None = None,
+        *,
+        limits: Limits | None = None,
+        canaries: Mapping[str, ScoreRequest] | None = None,
+    ) -> None:
+        self.config = config or HttpConfig()
+        self.canary = Canary(core, canaries)
+        self._core, self._limits = core, limits or Limits()
+        self._socket = _bind(self.config)
+        self.port = int(self._socket.getsockname()[1])
+        self._loop = asyncio.new_event_loop()
+        self._stop, self._up = asyncio.Event(), threading.Event()
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, name="er-http", daemon=True),
+            threading.Thread(target=self._watch, name="er-canary", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        if not self._up.wait(30.0):
+            raise ScoringError("the HTTP server did not start; the log says why")
+
+    @property
+    def url(self) -> str:
+        """Where clients of this machine find the server."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def wait_ready(self, timeout: float) -> dict[str, str]:
+        """Wait for every scorer's canary; returns what is not ready in time, and why."""
+        end = time.monotonic() + timeout
+        while (problems := self.canary.problems()) and time.monotonic() < end:
+            self._stopping.wait(0.02)
+        return problems
+
+    def close(self) -> None:
+        """Finish what is under way, refuse what comes, then stop."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._threads[0].join()
+            self._threads[1].join(1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.canary.check()
+            except Exception:  # a scorer may raise anything; it stays not ready
+                log.exception("a canary failed")
+            self._stopping.wait(CANARY_EVERY)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        app = ScoringApp(self._core, self.config, self._limits, self.canary)
+        runner = web.AppRunner(
+            app.app,
+            access_log=None,
+            keepalive_timeout=self.config.read_timeout,
+            lingering_time=LINGER,
+            auto_decompress=False,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        listener = await self._loop.create_server(
+            self._gate(runner.server), sock=self._socket, backlog=128
+        )
+        self._up.set()
+        try:
+            await self._stop.wait()
+            await self._drain(app)
+        finally:
+            listener.close()
+            await runner.cleanup()
+            app.close()
+
+    def _gate(self, server: Any) -> Any:
+        """Return the factory of connections, which turns away what is too many."""
+
+        def connection() -> asyncio.Protocol:
+            full = len(server.connections) >= self.config.max_connections
+            return _TurnedAway() if full else server()
+
+        return connection
+
+    async def _drain(self, app: ScoringApp) -> None:
+        app.draining = True
+        end = self._loop.time() + self.config.drain
+        while app.active and self._loop.time() < end:
+            await asyncio.sleep(0.01)
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection that is told to come back later."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answer before anything is asked."""
+        transport.write(FULL)  # type: ignore[attr-defined]
+        transport.close()
+
+
+def _bind(config: HttpConfig) -> socket.socket:
+    try:
+        info = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(info[0], socket.SOCK_STREAM)
+    except OSError as error:
+        raise ScoringError(f"'{config.host}' is no address of this machine: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(info[4])
+    except OSError as error:
+        listener.close()
+        raise ScoringError(
+            f"cannot listen at {config.host}:{config.port}: {error}. Take another port (0 for any)"
+        ) from error
+    return listener
