@@ -59,14 +59,19 @@ class HttpServer:
         self._loop = asyncio.new_event_loop()
         self._stop, self._up = asyncio.Event(), threading.Event()
         self._stopping = threading.Event()
+        self._running = False
+        self._failure: Exception | None = None
         self._threads = [
             threading.Thread(target=self._run, name="er-http", daemon=True),
             threading.Thread(target=self._watch, name="er-canary", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
-        if not self._up.wait(30.0):
-            raise ScoringError("the HTTP server did not start; the log says why")
+        self._up.wait(30.0)
+        if not self._running:
+            self._stopping.set()
+            self._socket.close()
+            raise ScoringError(f"the HTTP server did not start: {self._failure!r}")
 
     @property
     def url(self) -> str:
@@ -104,8 +109,15 @@ class HttpServer:
             self._stopping.wait(CANARY_EVERY)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        except Exception as error:
+            log.exception("the HTTP server ended")
+            self._failure = error
+        finally:
+            self._running = False
+            self._up.set()
 
     async def _serve(self) -> None:
         app = ScoringApp(self._core, self.config, self._limits, self.canary)
@@ -121,6 +133,7 @@ class HttpServer:
         listener = await self._loop.create_server(
             self._gate(runner.server), sock=self._socket, backlog=128
         )
+        self._running = True
         self._up.set()
         try:
             await self._stop.wait()

@@ -29,13 +29,17 @@ class Metrics:
             "er_requests", "HTTP requests", ["route", "code"], registry=self.registry
         )
         self._latency = Histogram(
-            "er_request_seconds", "time per request", ["route"], SECONDS, registry=self.registry
+            "er_request_seconds",
+            "time per request",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self._stages = Histogram(
             "er_stage_seconds",
             "time per stage of a reply",
             ["scorer", "stage"],
-            SECONDS,
+            buckets=SECONDS,
             registry=self.registry,
         )
         self._bytes = Counter("er_received_bytes", "bytes of bodies", registry=self.registry)

@@ -64,7 +64,7 @@ class ScoringApp:
         self.active = 0
         """requests under way"""
         self.draining = False
-        self.app = web.Application(middlewares=[web.middleware(self._guard)])
+        self.app = web.Application(middlewares=[self._guard])
         self.app.add_routes(
             [
                 web.post("/v1/score", self._score),
@@ -81,6 +81,7 @@ class ScoringApp:
 
     # --- around every route ---
 
+    @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
         start = loop.time()

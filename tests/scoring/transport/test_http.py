@@ -1,5 +1,6 @@
 """The core over HTTP: equal scores, and a server that no client can break."""
 
+import contextlib
 import gc
 import http.client
 import json
@@ -165,9 +166,9 @@ def test_a_server_that_talks_nonsense_is_one_clear_error(answer):
 
     thread = threading.Thread(target=talk)
     thread.start()
-    with HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-        with pytest.raises(ScoringError):
-            client.score(request_of(1))
+    client = HttpClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with client, pytest.raises(ScoringError):
+        client.score(request_of(1))
     thread.join()
     listener.close()
 
@@ -176,9 +177,9 @@ def test_a_server_that_never_answers_is_left_in_time(monkeypatch):
     monkeypatch.setattr("embodied_reward.scoring.transport.client.GRACE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
-        with HttpClient(f"http://127.0.0.1:{silent.getsockname()[1]}") as client:
-            with pytest.raises(ScoringError, match="timed out"):
-                client.score(request_of(1, seconds=0.3))
+        client = HttpClient(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with client, pytest.raises(ScoringError, match="timed out"):
+            client.score(request_of(1, seconds=0.3))
         assert time.monotonic() - begin < 3
 
 
@@ -195,10 +196,11 @@ def test_an_open_address_without_a_token_is_refused(host, token):
 
 def test_the_token_is_asked_for(scripted):
     with serve(scripted, token=TOKEN) as server:
+        server.wait_ready(20)
         for wrong in (None, "wrong", TOKEN + "x", TOKEN[:-1]):
-            with HttpClient(server.url, wrong) as client:
-                with pytest.raises(RequestError, match="token"):
-                    client.score(request_of(1))
+            client = HttpClient(server.url, wrong)
+            with client, pytest.raises(RequestError, match="token"):
+                client.score(request_of(1))
         for header in ("", "Bearer", "Basic " + TOKEN, "Bearer \xff"):
             assert get(server, "/v1/scorers", Authorization=header)[0] == 401
         assert get(server, "/metrics")[0] == 401
@@ -255,10 +257,8 @@ def test_a_chunked_body_that_grows_too_large_is_cut_off(scripted):
     with serve(scripted, max_body=1 << 20) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         headers = {"Content-Type": "application/octet-stream"}
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request("POST", "/v1/score", forever(), headers, encode_chunked=True)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         assert connection.getresponse().status == 413
         connection.close()
         with HttpClient(server.url) as client:
@@ -480,7 +480,7 @@ def test_metrics_tell_what_happened(core, full_request):
     assert mean == pytest.approx(np.nanmean(scores), rel=1e-6)
     assert float(lines['er_score_std{scorer="progress"}']) == pytest.approx(np.nanstd(scores))
     assert float(lines["er_queued"]) == 0
-    assert 'er_stage_seconds_count{scorer="progress",stage="trunk"}' in lines
+    assert 'er_stage_seconds_count{scorer="progress",stage="queue"}' in lines
     assert float(lines["er_received_bytes_total"]) == 2 * len(wire.encode_request(full_request))
 
 
