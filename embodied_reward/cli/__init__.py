@@ -20,6 +20,7 @@ VERBS = {
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",
     "eval-policy": "roll a saved policy out: success rate, videos with reward curves",
+    "serve": "serve trained scorers over HTTP and shared memory, batched and cached",
     "benchmark": "run one of our benchmarks (er benchmark trap)",
 }
 

@@ -79,11 +79,21 @@ class HttpServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
-    def wait_ready(self, timeout: float) -> dict[str, str]:
-        """Wait for every scorer's canary; returns what is not ready in time, and why."""
+    def wait_ready(self, timeout: float, stop: threading.Event | None = None) -> dict[str, str]:
+        """Wait until every scorer has scored its canary.
+
+        Args:
+            timeout: most seconds to wait [s].
+            stop: ends the wait early.
+
+        Returns:
+            What is not ready, and why.
+        """
         end = time.monotonic() + timeout
+        stop = stop or self._stopping
         while (problems := self.canary.problems()) and time.monotonic() < end:
-            self._stopping.wait(0.02)
+            if stop.wait(0.02):
+                break
         return problems
 
     def close(self) -> None:
@@ -145,10 +155,20 @@ class HttpServer:
 
     def _gate(self, server: Any) -> Any:
         """Return the factory of connections, which turns away what is too many."""
+        opening = 0
+
+        def opened() -> None:
+            nonlocal opening
+            opening -= 1
 
         def connection() -> asyncio.Protocol:
-            full = len(server.connections) >= self.config.max_connections
-            return _TurnedAway() if full else server()
+            nonlocal opening
+            if len(server.connections) + opening >= self.config.max_connections:
+                return _TurnedAway()
+            # The server counts it from the loop's next turn on; many may come in one turn.
+            opening += 1
+            self._loop.call_soon(opened)
+            return server()
 
         return connection
 
