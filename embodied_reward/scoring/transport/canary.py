@@ -31,7 +31,7 @@ def canary_request(card: ScorerCard) -> ScoreRequest:
     view = np.repeat(np.arange(max(1, len(views))), len(Role))
     return ScoreRequest(
         scorers=(card.name,),
-        frames=np.stack([_picture(k) for k in range(2 * f)]),
+        frames=(np.stack([_picture(k) for k in range(2 * f)]),),
         offsets=np.array([0, f, 2 * f]),
         time=np.tile(np.arange(f), 2).astype(np.float32),
         view=np.tile(view, 2).astype(np.uint8),

@@ -1,6 +1,5 @@
 """What a transport needs of the scoring core."""
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -8,7 +7,7 @@ from embodied_reward.scoring.batch import ScoreBatch
 from embodied_reward.scoring.card import ScorerCard
 from embodied_reward.scoring.request import ScoreRequest
 
-Reply = Mapping[str, ScoreBatch]
+Reply = dict[str, ScoreBatch]
 
 
 class Core(Protocol):
@@ -31,6 +30,6 @@ class Core(Protocol):
         """Return counters since the start, and what is queued now."""
         ...
 
-    def submit(self, request: ScoreRequest) -> "Future[dict[str, ScoreBatch]]":
+    def submit(self, request: ScoreRequest) -> "Future[Reply]":
         """Queue a request."""
         ...

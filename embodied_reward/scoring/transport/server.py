@@ -153,7 +153,7 @@ class ScoringApp:
     def _submit(self, body: bytearray) -> "tuple[Future[Reply], float]":
         request = decode_request(body, self._limits)
         timeout = self._limits.max_wait if request.timeout is None else request.timeout
-        return self._core.submit(request), timeout  # type: ignore[return-value]
+        return self._core.submit(request), timeout
 
     async def _result(self, future: "Future[Reply]", timeout: float) -> Reply:
         # Shielded: a client that leaves must not cancel what other clients may be waiting for.

@@ -48,7 +48,8 @@ TWO_AXES = ("dims", "per_view")
 MAX_NAMES = 256
 """Most scorers, and most views, of one request."""
 MAX_REPLY_HEADER = 64 << 20
-ERRORS = {error.__name__: error for error in (RequestError, QueueFullError, ScoringError)}
+ERRORS = (RequestError, QueueFullError, ScoringError)
+"""What a client raises again as it was."""
 
 
 def request_parts(request: ScoreRequest, timeout: float | None = None) -> list[Buffer]:
@@ -137,10 +138,10 @@ def decode_reply(buffer: Buffer) -> dict[str, ScoreBatch]:
 
 def error_tree(error: BaseException) -> dict[str, Any]:
     """Return what a client must know of an error; what it must not know stays here."""
-    for name, kind in ERRORS.items():
+    for kind in ERRORS:
         if isinstance(error, kind):
             retry = error.retry_after if isinstance(error, QueueFullError) else None
-            return {"type": name, "message": _plain(str(error)), "retry_after": retry}
+            return {"type": kind.__name__, "message": _plain(str(error)), "retry_after": retry}
     known = isinstance(error, EmbodiedRewardError)
     message = _plain(str(error)) if known else "the server failed; its log says why"
     return {"type": "ScoringError", "message": message, "retry_after": None}
@@ -150,12 +151,11 @@ def error_from(tree: Any) -> EmbodiedRewardError:
     """Return the error to raise for an `error_tree`, of the same class."""
     tree = tree if isinstance(tree, dict) else {}
     message = str(tree.get("message", "the server gave no reason"))
-    kind = ERRORS.get(str(tree.get("type")), ScoringError)
-    if kind is QueueFullError:
-        retry = tree.get("retry_after")
+    kind, retry = tree.get("type"), tree.get("retry_after")
+    if kind == QueueFullError.__name__:
         good = isinstance(retry, int | float) and 0 <= retry <= 3600
         return QueueFullError(message, float(retry) if good else 1.0)
-    return kind(message)
+    return RequestError(message) if kind == RequestError.__name__ else ScoringError(message)
 
 
 def encode_error(error: BaseException) -> bytes:
@@ -264,34 +264,32 @@ def _batch(tree: dict[str, Any], named: dict[str, np.ndarray]) -> tuple[str, Sco
     per_item = [name for name in REPLY_COLUMNS if name != "per_frame"]
     if set(named) != set(REPLY_COLUMNS) or any(len(named[name]) != n for name in per_item):
         raise RequestError("the columns of a reply are missing or differ in length")
-    words = {k: tree.get(k) for k in ("name", "scorer", "weights_sha256", "preprocess")}
-    version, dim_names, seconds = (tree.get(k) for k in ("head_version", "dim_names", "seconds"))
-    typed = (
-        all(isinstance(word, str) for word in words.values())
-        and type(version) is int
-        and isinstance(dim_names, list)
-        and all(isinstance(name, str) for name in dim_names)
-        and isinstance(seconds, dict)
-        and all(type(v) in (int, float) for v in seconds.values())
-    )
-    if not typed:
-        raise RequestError("a reply's header has a field of the wrong type")
+    dim_names, seconds = _typed(tree, "dim_names", list), _typed(tree, "seconds", dict)
+    if not all(isinstance(name, str) for name in dim_names):
+        raise RequestError("a reply's 'dim_names' must be strings")
+    if not all(type(v) in (int, float) for v in seconds.values()):
+        raise RequestError("a reply's 'seconds' must be numbers")
     batch = ScoreBatch(
-        **named,
-        scorer=words["scorer"],
-        weights_sha256=words["weights_sha256"],
-        head_version=version,
-        preprocess=words["preprocess"],
+        **named,  # type: ignore[arg-type]
+        scorer=_typed(tree, "scorer", str),
+        weights_sha256=_typed(tree, "weights_sha256", str),
+        head_version=_typed(tree, "head_version", int),
+        preprocess=_typed(tree, "preprocess", str),
         dim_names=tuple(dim_names),
-        detail=dict(_details(tree.get("detail"), n)),
+        detail=dict(_details(_typed(tree, "detail", dict), n)),
         seconds=seconds,
     )
-    return str(words["name"]), batch
+    return _typed(tree, "name", str), batch
 
 
-def _details(tree: Any, n: int) -> Iterator[tuple[int, str]]:
-    if not isinstance(tree, dict):
-        raise RequestError("a reply's 'detail' must be an object")
+def _typed[T](tree: dict[str, Any], key: str, kind: type[T]) -> T:
+    value = tree.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise RequestError(f"a reply's '{key}' must be of type {kind.__name__}")
+    return value
+
+
+def _details(tree: dict[str, Any], n: int) -> Iterator[tuple[int, str]]:
     for text, items in tree.items():
         if not isinstance(items, list) or not all(type(i) is int and 0 <= i < n for i in items):
             raise RequestError(f"a reply's 'detail' must list items, 0 to {n - 1}")
