@@ -178,6 +178,18 @@ def test_nothing_read_from_disk_can_run_code():
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_object_crosses_a_process_border_as_a_pickle():
+    """Queues, pipes and managers of `multiprocessing` pickle; transports carry bytes."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: import {'.'.join(n)}"
+        for path in modules()
+        if package_of(name_of(path)) == "scoring"
+        for n in imported(path)
+        if n[:1] == ("multiprocessing",) or n[:3] == ("concurrent", "futures", "process")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_only_the_command_line_prints():
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

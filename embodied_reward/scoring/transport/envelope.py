@@ -51,7 +51,7 @@ def pack(kind: Kind, header: dict[str, Any], columns: Iterable[tuple[str, np.nda
     columns = [(name, np.ascontiguousarray(column)) for name, column in columns]
     described = [[name, column.dtype.name, column.shape] for name, column in columns]
     tree = {**header, "columns": described}
-    text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    text = _WRITER.encode(tree).encode()
     parts: list[Buffer] = [PREFIX.pack(MAGIC, VERSION, kind, len(text), 0), text]
     end = PREFIX.size + len(text)
     for _, column in columns:
@@ -127,9 +127,7 @@ def _header_bytes(view: memoryview, kind: Kind, max_header: int) -> tuple[memory
 
 def _parse(text: memoryview) -> dict[str, Any]:
     try:
-        header = json.loads(
-            str(text, "utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        header = _READER.decode(str(text, "utf-8"))
     # RecursionError: brackets nested without end. ValueError: no JSON, no UTF-8, endless digits.
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the header is not a JSON object in UTF-8: {error!s:.120}") from None
@@ -147,6 +145,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
+
+
+_WRITER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_READER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
 
 
 def _description(number: int, entry: Any) -> tuple[str, np.dtype, tuple[int, ...]]:

@@ -163,6 +163,7 @@ class RingServer:
                     log.exception("the ring failed to serve a worker")
                     if isinstance(key.data, Worker):
                         self._drop(key.data)
+            self._answer_all()
             if time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT
                 for worker in self._workers.values():
@@ -172,7 +173,8 @@ class RingServer:
         if key.fileobj is self._listener:
             self._accept()
         elif key.fileobj is self._wake:
-            self._answer_all()
+            with contextlib.suppress(BlockingIOError):
+                self._wake.recv(4096)
         elif key.data.connection.fileno() >= 0:
             self._read(key.data)
 
@@ -260,9 +262,10 @@ class RingServer:
         future.add_done_callback(lambda done: self._finished(worker, ticket, done))
 
     def _finished(self, worker: Worker, ticket: ring.Ticket, future: "Future[Reply]") -> None:
-        """Runs in a thread of the core."""
+        """Runs in a thread of the core, or in ours if the answer was there already."""
         self._done.put((worker, ticket, future))
-        self._ring_bell()
+        if threading.current_thread() is not self._thread:
+            self._ring_bell()
 
     def _ring_bell(self) -> None:
         # A full pipe wakes the thread as well; a closed one has nobody to wake.
@@ -270,18 +273,16 @@ class RingServer:
             self._bell.send(b"\0")
 
     def _answer_all(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            self._wake.recv(4096)
         while True:
             try:
                 worker, ticket, future = self._done.get_nowait()
             except queue.Empty:
                 return
-            if future.cancelled():
-                outcome: Reply | BaseException = ScoringError("the request was cancelled")
-            else:
-                outcome = future.exception() or future.result()
-            self._answer(worker, ticket, outcome)
+            try:
+                self._answer(worker, ticket, _outcome(future))
+            except Exception:  # a reply that cannot be written must not end the others' service
+                log.exception("the ring failed to answer a worker")
+                self._drop(worker)
 
     def _answer(
         self, worker: Worker, ticket: ring.Ticket, outcome: "Reply | BaseException"
@@ -318,6 +319,12 @@ class RingServer:
             self._selector.unregister(worker.connection)
         worker.connection.close()
         worker.slot.close()
+
+
+def _outcome(future: "Future[Reply]") -> Reply | BaseException:
+    if future.cancelled():
+        return ScoringError("the request was cancelled")
+    return future.exception() or future.result()
 
 
 def _greeting(tree: dict, *, refused: bool = False) -> bytes:

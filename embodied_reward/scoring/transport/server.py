@@ -7,7 +7,7 @@
     GET  /metrics      Prometheus
 
 Errors are JSON, `{"type", "message", "retry_after"}`, with the status code that fits. Nothing
-here computes: the core's threads do, and a request is checked in a thread of a small pool.
+here computes: the core's threads do, and a large request is checked in a thread of a small pool.
 """
 
 import asyncio
@@ -35,6 +35,8 @@ from embodied_reward.scoring.transport.wire import decode_request, encode_reply,
 
 log = logging.getLogger(__name__)
 OCTETS = "application/octet-stream"
+SMALL = 256 << 10
+"""Bytes of a request that is checked in the event loop's own thread."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -141,14 +143,18 @@ class ScoringApp:
         try:
             body = await self._receive(request, reserved)
             self.metrics.received(len(body))
-            future, timeout = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._submit, body
-            )
-            reply = await self._result(future, timeout)
+            future, timeout = await self._submitted(body)
+            reply = future.result() if future.done() else await self._result(future, timeout)
         finally:
             self._pending_bytes -= reserved[0]
         self.metrics.scored(reply)
         return web.Response(body=encode_reply(reply), content_type=OCTETS)
+
+    async def _submitted(self, body: bytearray) -> "tuple[Future[Reply], float]":
+        if len(body) <= SMALL:  # checking and hashing it takes less than handing it over
+            return self._submit(body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, self._submit, body)
 
     def _submit(self, body: bytearray) -> "tuple[Future[Reply], float]":
         request = decode_request(body, self._limits)

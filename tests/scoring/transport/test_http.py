@@ -19,13 +19,18 @@ import pytest
 from embodied_reward.errors import ConfigError, QueueFullError, RequestError, ScoringError
 from embodied_reward.scoring.request import ScoreRequest
 from embodied_reward.scoring.status import Role
-from embodied_reward.scoring.transport import wire
+from embodied_reward.scoring.transport import listen, wire
 from embodied_reward.scoring.transport.canary import Canary, canary_request
 from embodied_reward.scoring.transport.client import HttpClient
 from embodied_reward.scoring.transport.http_config import HttpConfig
 from embodied_reward.scoring.transport.listen import HttpServer
 
 TOKEN = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def short_lingering(monkeypatch):
+    monkeypatch.setattr(listen, "LINGER", 0.3)
 
 
 def request_of(value, size=8, seconds=20.0):
