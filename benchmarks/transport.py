@@ -41,6 +41,7 @@ from embodied_reward.scoring.transport.ring_server import RingServer
 NAME = "scorer"
 LOADS = {"1 x 64^2": (1, 64, 64), "1 x 224^2": (1, 224, 224), "32 x 224^2": (32, 224, 224)}
 LARGE = {"16 x 480x640": (16, 480, 640)}
+DIFFERENT = 8
 WAYS = ("in process", "ring", "HTTP", "base64-JSON")
 
 
@@ -147,29 +148,33 @@ def server_cpu(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(score, request, seconds):
+def measure(score, requests, seconds):
     """Return seconds per request and their number, over about `seconds`."""
     count, begin = 0, time.perf_counter()
     while (spent := time.perf_counter() - begin) < seconds or count < 3:
-        score(request)
+        score(requests[count % len(requests)])
         count += 1
     return spent / count, count
 
 
 def compare(core, clients, pid, shape, rounds, seconds):
     rng = np.random.default_rng(0)
-    request = ScoreRequest(scorers=(NAME,), frames=(rng.integers(0, 256, (*shape, 3), np.uint8),))
+    # Several, so that no way finds the frames of the last round in the processor's cache.
+    requests = [
+        ScoreRequest(scorers=(NAME,), frames=(rng.integers(0, 256, (*shape, 3), np.uint8),))
+        for _ in range(DIFFERENT)
+    ]
     ways = {"in process": core.score, **{way: c.score for way, c in clients.items()}}
     taken, cpu, bytes_ = ({way: [] for way in ways} for _ in range(3))
     for score in ways.values():
-        score(request)
+        score(requests[0])
     for _ in range(rounds):
         for way, score in ways.items():
             before = time.process_time() + server_cpu(pid)
-            latency, count = measure(score, request, seconds)
+            latency, count = measure(score, requests, seconds)
             cpu[way].append(time.process_time() + server_cpu(pid) - before)
             taken[way].append(latency)
-            bytes_[way].append(count * request.nbytes)
+            bytes_[way].append(count * requests[0].nbytes)
     return {
         way: {
             "ms": 1e3 * statistics.median(taken[way]),

@@ -6,6 +6,7 @@ with HttpClient("http://127.0.0.1:8765") as client:
 
 import http.client
 import json
+import os
 import threading
 import time
 import urllib.parse
@@ -116,7 +117,10 @@ class HttpClient:
 
     def _call(self, method: str, path: str, parts: list[Buffer], deadline: float) -> bytearray:
         """Return the body of a 200. Raises the error that another answer stands for."""
-        kept = getattr(self._local, "connection", None) is not None
+        if getattr(self._local, "pid", None) != os.getpid():
+            # A forked child must not talk on its parent's connection.
+            self._local.pid, self._local.connection = os.getpid(), None
+        kept = self._local.connection is not None
         try:
             response, body = self._exchange(method, path, parts, deadline)
         except ConnectionError as error:
@@ -157,7 +161,7 @@ class HttpClient:
         return response, body
 
     def _connection(self, deadline: float) -> http.client.HTTPConnection:
-        connection = getattr(self._local, "connection", None)
+        connection = self._local.connection
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time of the request is over")

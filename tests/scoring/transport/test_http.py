@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embodied_reward.errors import ConfigError, QueueFullError, RequestError, ScoringError
 from embodied_reward.scoring.request import ScoreRequest
-from embodied_reward.scoring.status import Role
+from embodied_reward.scoring.status import Role, Status
 from embodied_reward.scoring.transport import listen, wire
 from embodied_reward.scoring.transport.canary import Canary, canary_request
 from embodied_reward.scoring.transport.client import HttpClient
@@ -136,6 +137,29 @@ def test_a_connection_is_kept_and_opened_anew_when_the_server_closed_it(scripted
         assert client._local.connection.sock.getsockname() == first
         time.sleep(0.8)  # the server closes what is silent
         assert client.score(request_of(3))["progress"].score.tolist() == [3.0]
+
+
+def test_a_forked_child_opens_a_connection_of_its_own(scripted):
+    code = """
+import os, sys
+import numpy as np
+from embodied_reward.scoring import ScoreRequest
+from embodied_reward.scoring.transport.client import HttpClient
+def ask(client, value):
+    frames = np.full((1, 8, 8, 3), value, np.uint8)
+    return client.score(ScoreRequest(scorers=("progress",), frames=frames))["progress"].score[0]
+with HttpClient(sys.argv[1]) as client:
+    ask(client, 0)
+    child = os.fork()
+    right = all(ask(client, value % 250) == value % 250 for value in range(100))
+    if child == 0:
+        os._exit(0 if right else 1)
+    print(right, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    with serve(scripted) as server:
+        argv = [sys.executable, "-c", code, server.url]
+        run = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("True 0\n", "")
 
 
 def test_no_server_is_one_clear_error():
@@ -316,6 +340,29 @@ def test_a_slow_client_is_cut_off_and_holds_nobody_up(scripted, sent):
             assert out.startswith(b"HTTP/1.1 408")
 
 
+def test_a_core_that_never_answers_is_given_up_in_time(scripted):
+    with serve(scripted, deadline=0.3) as server, HttpClient(server.url) as client:
+        server.wait_ready(20)
+        scripted.hold.set()
+        begin = time.monotonic()
+        with pytest.raises(ScoringError, match="did not answer in time"):
+            client.score(request_of(1, seconds=0.2))
+        assert 0.4 < time.monotonic() - begin < 4
+        scripted.hold.clear()
+        scripted.finish()
+        assert client.score(request_of(3))["progress"].score.tolist() == [3.0]
+
+
+def test_the_timeout_of_a_request_reaches_the_core(core):
+    late = ScoreRequest(
+        scorers=("progress",), frames=np.zeros((400, 64, 64, 3), np.uint8), timeout=1e-4
+    )
+    with serve(core) as server, HttpClient(server.url) as client:
+        batch = client.score(late)["progress"]
+    assert (batch.status == Status.TIMEOUT).all()
+    assert np.isnan(batch.score).all()
+
+
 def test_connections_are_bounded(scripted, until):
     with serve(scripted, max_connections=4) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
@@ -355,16 +402,17 @@ def test_producers_at_twice_the_capacity_lose_nothing(scripted):
         server.wait_ready(20)
         scripted.places, scripted.accepted = 4, 0
         scripted.hold.set()
-        outcomes = []
+        outcomes, waits = [], []
 
         def produce(number):
             for k in range(20):
-                value = number * 20 + k
+                value, begin = number * 20 + k, time.monotonic()
                 response, out = post(server, wire.encode_request(request_of(value)))
                 right = True
                 if response.status == 200:
                     right = wire.decode_reply(out)["progress"].score[0] == value % 251
                 outcomes.append((response.status, right))
+                waits.append(time.monotonic() - begin)
 
         threads = [threading.Thread(target=produce, args=(n,)) for n in range(8)]
         for thread in threads:
@@ -380,6 +428,7 @@ def test_producers_at_twice_the_capacity_lose_nothing(scripted):
     assert codes.count(200) + codes.count(429) == 160
     assert scripted.rejected > 0
     assert scripted.deepest <= 4
+    assert np.percentile(waits, 99) < 2, "nobody waits behind what was refused"
     line = f'er_requests_total{{code="429",route="/v1/score"}} {float(scripted.rejected)}'
     assert line in metrics
 
@@ -420,6 +469,23 @@ def test_no_bytes_break_the_server(core, full_request):
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 128 << 10, f"{grown} KiB"
     assert not hasattr(sys, "transport_bomb")
+
+
+def test_the_client_in_the_documentation_works(core, full_request):
+    """Whoever writes a client in another language starts from it."""
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
+    code = page.split("```python\n# A client without this package\n")[1].split("```")[0]
+    names = {}
+    exec(code, names)
+    frames = full_request.frames[0]
+    direct = core.score(ScoreRequest(scorers=("progress",), frames=frames))["progress"]
+    with serve(core) as server:
+        arguments = ("127.0.0.1", server.port, "progress", frames.tobytes(), frames.shape)
+        scores, status = names["score"](*arguments)
+        assert np.array(scores, np.float32).tobytes() == direct.score.tobytes()
+        assert set(status) == {Status.OK}
+        with pytest.raises(RuntimeError, match="no scorer 'x'"):
+            names["score"](*arguments[:2], "x", *arguments[3:])
 
 
 # --- operations ---
