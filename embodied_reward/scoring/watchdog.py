@@ -4,17 +4,25 @@ import heapq
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from embodied_reward.scoring.job import Job
 
+SPARE = 1024
+"""Entries of finished jobs that are left lying around."""
+
 
 class Watchdog:
-    """Call `expire` for every job whose deadline passes before it is done."""
+    """Call `expire` for every job whose deadline passes before it is done.
+
+    Jobs are held weakly: most finish long before their deadline, and their pictures must go then.
+    """
 
     def __init__(self, expire: Callable[[Job], None]) -> None:
         self._expire = expire
-        self._heap: list[tuple[float, int, Job]] = []
+        self._heap: list[tuple[float, int, weakref.ref[Job]]] = []
+        self._bound = SPARE
         self._order, self._cond, self._open = itertools.count(), threading.Condition(), True
         self._thread = threading.Thread(target=self._watch, name="score-deadlines", daemon=True)
         self._thread.start()
@@ -23,7 +31,11 @@ class Watchdog:
         """Watch a job."""
         with self._cond:
             urgent = not self._heap or job.deadline < self._heap[0][0]
-            heapq.heappush(self._heap, (job.deadline, next(self._order), job))
+            heapq.heappush(self._heap, (job.deadline, next(self._order), weakref.ref(job)))
+            if len(self._heap) > self._bound:
+                self._heap = [entry for entry in self._heap if _unfinished(entry[2]())]
+                heapq.heapify(self._heap)
+                self._bound = 2 * len(self._heap) + SPARE
             if urgent:
                 self._cond.notify()
 
@@ -37,7 +49,7 @@ class Watchdog:
     def _watch(self) -> None:
         while True:
             with self._cond:
-                while self._heap and self._heap[0][2].done:
+                while self._heap and not _unfinished(self._heap[0][2]()):
                     heapq.heappop(self._heap)
                 late = bool(self._heap) and self._heap[0][0] <= time.monotonic()
                 if not self._open:
@@ -46,5 +58,11 @@ class Watchdog:
                     wait = self._heap[0][0] - time.monotonic() if self._heap else None
                     self._cond.wait(wait)
                     continue
-                job = heapq.heappop(self._heap)[2]
-            self._expire(job)
+                job = heapq.heappop(self._heap)[2]()
+            if job is not None:
+                self._expire(job)
+            del job  # this thread may sleep for long
+
+
+def _unfinished(job: Job | None) -> bool:
+    return job is not None and not job.done

@@ -33,6 +33,7 @@ MAX_HEADER = 8 << 20
 """Largest header of a request [bytes]; texts lie in it."""
 MAX_DIMENSION = 2**31 - 1
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "int64", "float32")}
+_NAMES = {dtype.str: name for name, dtype in DTYPES.items()}  # `dtype.name` takes microseconds
 
 Buffer = bytes | bytearray | memoryview
 Columns = list[tuple[str, np.ndarray]]
@@ -49,7 +50,7 @@ class Kind(enum.IntEnum):
 def pack(kind: Kind, header: dict[str, Any], columns: Iterable[tuple[str, np.ndarray]]) -> list:
     """Return the buffers of a message, in order; the columns' bytes are not copied."""
     columns = [(name, np.ascontiguousarray(column)) for name, column in columns]
-    described = [[name, column.dtype.name, column.shape] for name, column in columns]
+    described = [[name, _NAMES[column.dtype.str], column.shape] for name, column in columns]
     tree = {**header, "columns": described}
     text = _WRITER.encode(tree).encode()
     parts: list[Buffer] = [PREFIX.pack(MAGIC, VERSION, kind, len(text), 0), text]
