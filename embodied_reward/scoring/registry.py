@@ -188,8 +188,8 @@ def _encoder(tree: dict[str, Any], state: dict[str, torch.Tensor]) -> Encoder:
 def _head(tree: dict[str, Any]) -> PreferenceHead:
     tree = dict(tree)
     more = {"text_dim": tree.pop("text_dim"), "dims": tuple(tree.pop("dims"))}
-    dim, kind = tree.pop("dim"), tree["type"]
-    config = configs.decode(HeadConfig, tree)
+    dim, kind = tree.pop("dim"), tree.pop("type")
+    config = configs.decode(HeadConfig.get_choice_class(kind), tree)
     return HEADS[kind].create(config, dim, **more)
 
 
