@@ -75,7 +75,8 @@ class Clip:
         what = "the stored bytes are" if isinstance(part, bytes) else f"'{part}' is"
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return DatasetError(
-            f"{self.where}: {what} no readable {kind} ({reason}); export it again or remove the line"
+            f"{self.where}: {what} no readable {kind} ({reason}); export it again or "
+            "remove the line"
         )
 
 
