@@ -45,4 +45,4 @@ def _accuracy(value: Float64, batches: Batches) -> dict[str, float]:
             others = [c for i, c in enumerate(clips) if i != best]
             margins += [value[clips[best]] - value[other] for other in others]
             rows += [number] * len(others)
-    return shares(torch.tensor(margins), torch.tensor(rows))
+    return shares(torch.tensor(margins), torch.tensor(rows), batches.clips // 2)

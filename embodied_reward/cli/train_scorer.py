@@ -264,7 +264,8 @@ def _closing(config: TrainScorerConfig, trainer: ScorerTrainer, looks: Looks, la
         rows |= baseline_rows(looks, trainer.training, trainer.validation)
         print("\nheld-out pairs in which the preferred one scores higher (95 % interval):")
         for name, row in rows.items():
-            top1 = f"   best of set {row['top1']:.3f}" if name == "scorer" else ""
+            sets = name == "scorer" and any(len(s.members) > 2 for s in trainer.validation.sets)
+            top1 = f"   best of set {row['top1']:.3f}" if sets else ""
             print(
                 f"  {name:<12} {row['accuracy']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]{top1}"
             )

@@ -132,6 +132,11 @@ class Batches:
         weight = np.where(made, labelled / max(int(made.sum()), 1), 1.0)
         self._weight = weight / weight.sum()
 
+    @property
+    def clips(self) -> int:
+        """Number of different clips in all sets."""
+        return len({clip for s in self.sets for clip, _ in s.members})
+
     def batch(self, size: int, seed: int, step: int) -> Choices:
         """Draw `size` different sets, or all of them."""
         rng = np.random.default_rng((seed, step))

@@ -222,8 +222,9 @@ def judge(head: PreferenceHead, batches: Batches) -> dict[str, float]:
     """Return how often the head prefers what people preferred.
 
     `accuracy` is the share of decided pairs whose margin is positive, a margin of 0 counting half
-    (for pairs made from pass/fail labels it is the AUC); `low` and `high` its 95 % Wilson
-    interval; `top1` the share of sets whose best candidate beats all others.
+    (for pairs made from pass/fail labels it estimates the AUC); `low` and `high` its 95 % Wilson
+    interval, which counts no more pairs than there are distinct pairs of clips; `top1` the share
+    of sets whose best candidate beats all others.
     """
     margins, rows, losses = [], [], []
     for choices in batches.everything():
@@ -232,15 +233,20 @@ def judge(head: PreferenceHead, batches: Batches) -> dict[str, float]:
         kept = torch.from_numpy(~pairs.tie)
         margins.append(head.margins(choices, pairs).cpu()[kept])
         rows.append(torch.from_numpy(pairs.row)[kept])
-    return {"loss": sum(losses) / len(losses), **shares(torch.cat(margins), torch.cat(rows))}
+    found = shares(torch.cat(margins), torch.cat(rows), batches.clips // 2)
+    return {"loss": sum(losses) / len(losses), **found}
 
 
-def shares(margins: Tensor, rows: Tensor) -> dict[str, float]:
-    """Return accuracy, its interval and top-1 of margins Tensor["p"] that belong to sets ["p"]."""
+def shares(margins: Tensor, rows: Tensor, independent: int) -> dict[str, float]:
+    """Return accuracy, its interval and top-1 of margins Tensor["p"] that belong to sets ["p"].
+
+    Pairs that share clips say less than they count, so at most `independent` of them count.
+    """
     if not len(margins):
         return {"accuracy": math.nan, "low": math.nan, "high": math.nan, "top1": math.nan}
     right = (margins > 0).float() + 0.5 * (margins == 0).float()
-    low, high = wilson(round(float(right.sum())), len(right))
+    count = max(min(len(right), independent), 1)
+    low, high = wilson(round(float(right.mean()) * count), count)
     number = rows.unique(return_inverse=True)[1]
     worst = torch.ones(int(number.max()) + 1).scatter_reduce(0, number, right, "amin")
     top1 = float((worst == 1).float().mean())
