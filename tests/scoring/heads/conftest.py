@@ -55,9 +55,8 @@ def make(kind, dim, *, dims=("preference",), seed=0, text_dim=0, **settings):
     return HEADS[kind].create(config, dim, dims=dims, text_dim=text_dim)
 
 
-def fit(head, choices, *, steps=300, lr=3e-3, weight_decay=0.0, batch=None, seed=0):
+def fit(head, choices, *, steps=300, lr=3e-3, weight_decay=0.0, seed=0):
     """Train on one Choices, or on what `choices(rng)` draws; reviews halfway."""
-    del batch
     rng = np.random.default_rng(seed)
     draw = choices if callable(choices) else lambda _: choices
 
