@@ -75,19 +75,22 @@ def n_way(scores: Tensor, group: Tensor, best: Tensor) -> Tensor:
     return log_partition(scores, group, len(best)) - scores[best]
 
 
-def gauss_hermite(function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor, points: int = 8):  # noqa: ANN201
+def gauss_hermite(
+    function: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor, points: int = 8
+) -> Tensor:
     """Return E[function(z)] for z ~ N(mean, std^2) by Gauss-Hermite quadrature, shape of `mean`.
 
     Deterministic and exact for polynomials up to degree 2 points - 1.
     """
-    nodes, weights = np.polynomial.hermite.hermgauss(points)
-    x = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
-    w = torch.as_tensor(weights / math.sqrt(math.pi), dtype=mean.dtype, device=mean.device)
-    return function(mean[..., None] + math.sqrt(2) * std[..., None] * x) @ w
+    z, weight = _nodes(mean, std, points)
+    return function(z) @ weight
 
 
 def expected_bradley_terry(mean: Tensor, std: Tensor, points: int = 8) -> Tensor:
     """Return E[-log sigma(z)], z ~ N(mean, std^2), Tensor["p"]: HPSv3's loss without sampling.
+
+    -log sigma is convex, so this grows with std whatever the data say: it cannot teach std more
+    than to vanish. `marginal_bradley_terry` can.
 
     Args:
         mean: Tensor["p"], mu of the preferred minus mu of the other.
@@ -95,6 +98,23 @@ def expected_bradley_terry(mean: Tensor, std: Tensor, points: int = 8) -> Tensor
         points: nodes; 8 err by 1e-13, 1e-6, 4e-4 at std 0.3, 1, 2.
     """
     return gauss_hermite(bradley_terry, mean, std, points)
+
+
+def marginal_bradley_terry(mean: Tensor, std: Tensor, points: int = 8) -> Tensor:
+    """Return -log E[sigma(z)], z ~ N(mean, std^2), Tensor["p"]: the likelihood of the choice.
+
+    Where judgements are coin flips a large std costs less than a wrong certainty, so std is
+    learned. Arguments as of `expected_bradley_terry`.
+    """
+    z, weight = _nodes(mean, std, points)
+    return -torch.logsumexp(F.logsigmoid(z) + weight.log(), -1)
+
+
+def _nodes(mean: Tensor, std: Tensor, points: int) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.hermite.hermgauss(points)
+    x = torch.as_tensor(nodes, dtype=mean.dtype, device=mean.device)
+    w = torch.as_tensor(weights / math.sqrt(math.pi), dtype=mean.dtype, device=mean.device)
+    return mean[..., None] + math.sqrt(2) * std[..., None] * x, w
 
 
 def attenuated(loss: Tensor, u: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from embodied_reward.math.preference import (
     bradley_terry,
     expected_bradley_terry,
     gauss_hermite,
+    marginal_bradley_terry,
     n_way,
     rao_kupper,
     soft_bradley_terry,
@@ -131,3 +132,14 @@ def test_strength_and_votes():
     target = voted_targets(votes, flip=0.3, soften=0.2, smoothing=0.2)
     # flipped only where the vote contradicts; the weak rest is softened
     assert target.tolist() == [0.0, 0.0, 0.8, 0.8, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_the_expected_loss_never_rewards_spread_and_the_marginal_one_does_for_mistakes():
+    mean, spread = torch.tensor([-3.0, 3.0]), [torch.full((2,), s) for s in (0.1, 1.0, 2.0)]
+    expected = torch.stack([expected_bradley_terry(mean, s) for s in spread])
+    marginal = torch.stack([marginal_bradley_terry(mean, s) for s in spread])
+    assert (expected.diff(dim=0) > 0).all()
+    assert (marginal[:, 0].diff() < 0).all()
+    assert (marginal[:, 1].diff() > 0).all()
+    assert (marginal <= expected + 1e-6).all()
+    assert torch.isfinite(marginal_bradley_terry(torch.tensor([-500.0]), spread[1][:1])).all()

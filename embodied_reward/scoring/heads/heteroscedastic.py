@@ -1,8 +1,10 @@
-"""Mean and deviation of a preference score: HPSv3's head and loss, without its sampling.
+"""Mean and deviation of a preference score: HPSv3's head, without its sampling.
 
-HPSv3 predicts (mu, log sigma) per picture and minimises E[-log sigma(z)] for z ~ N(mu_A - mu_B,
-sigma_A^2 + sigma_B^2) by 1000 half-precision samples; here the expectation is an 8-point
-Gauss-Hermite sum. HPSv3's layers (1024, 0.05 dropout, 16) are replaced by one hidden layer.
+HPSv3 predicts (mu, log sigma) per picture; its released code minimises E[-log sigma(z)] for
+z ~ N(mu_A - mu_B, sigma_A^2 + sigma_B^2) by 1000 half-precision samples. Here expectations are
+8-point Gauss-Hermite sums. That loss, `expected`, grows with sigma by convexity, so it drives the
+deviation to zero; the default is the likelihood -log E[sigma(z)] (`marginal`), which learns where
+people disagree. HPSv3's layers (1024, dropout 0.05, 16) are replaced by one hidden layer.
 """
 
 from dataclasses import dataclass
@@ -11,11 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from embodied_reward.math.preference import expected_bradley_terry
+from embodied_reward.errors import ConfigError, did_you_mean
+from embodied_reward.math.preference import expected_bradley_terry, marginal_bradley_terry
 from embodied_reward.scoring.heads.base import HeadConfig, PreferenceHead
 from embodied_reward.scoring.heads.choices import Choices, difference, ties
 from embodied_reward.scoring.heads.inputs import complete, two_layer
 from embodied_reward.scoring.scorer import Items, Output
+
+LOSSES = {"marginal": marginal_bradley_terry, "expected": expected_bradley_terry}
 
 
 @HeadConfig.register_subclass("heteroscedastic")
@@ -23,6 +28,8 @@ from embodied_reward.scoring.scorer import Items, Output
 class HeteroscedasticConfig(HeadConfig):
     """Configuration of `HeteroscedasticHead`."""
 
+    likelihood: str = "marginal"
+    """marginal, -log E[sigma(z)]; or expected, E[-log sigma(z)], the loss of HPSv3's code"""
     points: int = 8
     """nodes of the Gauss-Hermite sum"""
     max_log_std: float = 3.0
@@ -37,6 +44,10 @@ class HeteroscedasticHead(PreferenceHead):
 
     def __init__(self, config: HeteroscedasticConfig, dim: int, **more) -> None:  # noqa: ANN003
         super().__init__(config, dim, **more)
+        if config.likelihood not in LOSSES:
+            raise ConfigError(
+                f"--head.likelihood={config.likelihood}; {did_you_mean(config.likelihood, LOSSES)}"
+            )
         self.net = two_layer(self.input.dim, config.hidden, 2 * len(self.dim_names))
 
     def moments(self, items: Items) -> tuple[Tensor, Tensor]:
@@ -59,13 +70,14 @@ class HeteroscedasticHead(PreferenceHead):
         )
 
     def loss(self, choices: Choices) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean expected loss; a tie counts half for either side."""
+        """Return the mean loss; a tie counts half for either side."""
+        cost = LOSSES[self.config.likelihood]
         pairs = choices.pairs()
         mean, std = self.moments(choices.items)
         d, spread = difference(mean, pairs), self._spread(std, pairs)
-        win = expected_bradley_terry(d, spread, self.config.points)
+        win = cost(d, spread, self.config.points)
         tie = ties(pairs, d)
-        both = 0.5 * (win + expected_bradley_terry(-d, spread, self.config.points))
+        both = 0.5 * (win + cost(-d, spread, self.config.points))
         loss = torch.where(tie, both, win).mean()
         return loss, {"loss": float(loss.detach()), "sigma": float(std.detach().nanmean())}
 
