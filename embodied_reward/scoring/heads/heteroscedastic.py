@@ -2,7 +2,7 @@
 
 HPSv3 predicts (mu, log sigma) per picture; its released code minimises E[-log sigma(z)] for
 z ~ N(mu_A - mu_B, sigma_A^2 + sigma_B^2) by 1000 half-precision samples. Here expectations are
-8-point Gauss-Hermite sums. That loss, `expected`, grows with sigma by convexity, so it drives the
+Gauss-Hermite sums. That loss, `expected`, grows with sigma by convexity, so it drives the
 deviation to zero; the default is the likelihood -log E[sigma(z)] (`marginal`), which learns where
 people disagree. HPSv3's layers (1024, dropout 0.05, 16) are replaced by one hidden layer.
 """
@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.math.preference import expected_bradley_terry, marginal_bradley_terry
@@ -30,10 +31,10 @@ class HeteroscedasticConfig(HeadConfig):
 
     likelihood: str = "marginal"
     """marginal, -log E[sigma(z)]; or expected, E[-log sigma(z)], the loss of HPSv3's code"""
-    points: int = 8
-    """nodes of the Gauss-Hermite sum"""
-    max_log_std: float = 3.0
-    """bound of |log sigma|"""
+    points: int = 16
+    """nodes of the Gauss-Hermite sum; 16 err by 0.006 at the largest deviation of a pair"""
+    max_log_std: float = 1.0
+    """upper bound of log sigma; beyond it a picture is a coin flip anyway"""
 
 
 class HeteroscedasticHead(PreferenceHead):
@@ -54,7 +55,7 @@ class HeteroscedasticHead(PreferenceHead):
         """Return mu and sigma before the normaliser, two Tensor["n k"]."""
         mean, log_std = self.net(self.input(items)).chunk(2, 1)
         bound = self.config.max_log_std
-        return mean, (bound * torch.tanh(log_std / bound)).exp()
+        return mean, (bound - F.softplus(bound - log_std)).exp()
 
     def raw(self, items: Items) -> Tensor:
         """See the base class."""
@@ -85,4 +86,5 @@ class HeteroscedasticHead(PreferenceHead):
         winner = torch.from_numpy(pairs.winner).to(std.device)
         loser = torch.from_numpy(pairs.loser).to(std.device)
         dim = torch.from_numpy(pairs.dim).to(std.device)
-        return (std[winner, dim].square() + std[loser, dim].square()).sqrt()
+        # The root of exactly zero has no gradient.
+        return (std[winner, dim].square() + std[loser, dim].square() + 1e-12).sqrt()
