@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from embodied_reward.errors import ConfigError
 from embodied_reward.math.preference import log_partition
+from embodied_reward.math.statistics import finite_mean
 from embodied_reward.scoring.heads.base import HeadConfig, PreferenceHead
 from embodied_reward.scoring.heads.choices import TIE, UNJUDGED, Choices
 from embodied_reward.scoring.heads.inputs import complete, two_layer
@@ -103,7 +104,7 @@ class NWayHead(PreferenceHead):
             parts.append(each)
             right.append(correct)
         loss = torch.cat(parts).mean()
-        return loss, {"loss": float(loss.detach()), "accuracy": float(np.concatenate(right).mean())}
+        return loss, {"loss": float(loss.detach()), "accuracy": finite_mean(np.concatenate(right))}
 
 
 def _one_dimension(
