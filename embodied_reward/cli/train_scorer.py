@@ -17,8 +17,8 @@ import torch
 from tqdm import tqdm
 
 from embodied_reward.cli.command import run_verb
+from embodied_reward.cli.device import pick_device
 from embodied_reward.cli.scorer_baselines import Looks, baseline_rows
-from embodied_reward.cli.train_reward import pick_device
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.scoring import FeatureCache, ScoringCore
 from embodied_reward.scoring.clips import Clip
