@@ -143,8 +143,8 @@ def test_bad_input_is_one_line_and_leaves_no_run(pairs, tmp_path, capsys):
     assert "no preference file" in message(capsys)
     assert train(pairs, run, "--head.type=bradley_tery") == 2
     assert "did you mean 'bradley_terry'" in message(capsys)
-    assert train(pairs, run, "--trunk.name=conv65") == 2
-    assert "encoder 'conv65' is neither a preset" in message(capsys)
+    assert train(pairs, run, "--trunk.name=no/such/folder") == 2
+    assert "encoder 'no/such/folder' is neither a preset" in message(capsys)
     assert train(pairs, run, "--batch_size=0") == 2
     assert "--batch_size=0 must be at least 1" in message(capsys)
     line = {"chosen": "0_a.png", "rejected": "0_b.png", "tie": True}
@@ -161,6 +161,7 @@ def test_bad_input_is_one_line_and_leaves_no_run(pairs, tmp_path, capsys):
     assert "already exists" in message(capsys)
 
 
+@pytest.mark.slow  # a second interpreter imports torch
 def test_simulators_are_not_imported():
     code = (
         "import sys, embodied_reward.cli.train_scorer\n"

@@ -63,21 +63,30 @@ class Choices:
         return len(self.best)
 
     def pairs(self) -> Pairs:
-        """Return best against each other candidate; of a tie, every candidate with every other."""
-        found: list[tuple[int, int, bool, int, int]] = []
-        for g in range(len(self)):
-            low, high = int(self.offsets[g]), int(self.offsets[g + 1])
-            for k, best in enumerate(self.best[g].tolist()):
-                row = int(self.row[g])
-                if best >= 0:
-                    others = (i for i in range(low, high) if i != low + best)
-                    found += [(low + best, i, False, k, row) for i in others]
-                elif best == TIE:
-                    found += [
-                        (i, j, True, k, row) for i in range(low, high) for j in range(i + 1, high)
-                    ]
-        table = np.array(found, np.int64).reshape(-1, 5)
-        return Pairs(table[:, 0], table[:, 1], table[:, 2] > 0, table[:, 3], table[:, 4])
+        """Return best against each other candidate; of a tie, every candidate with every other.
+
+        The pairs of one set always come in the same order.
+        """
+        parts = [self._wins(k) for k in range(self.best.shape[1])]
+        parts += [self._ties(g, k) for g, k in np.argwhere(self.best == TIE).tolist()]
+        columns = np.concatenate(parts, 1)
+        return Pairs(columns[0], columns[1], columns[2] > 0, columns[3], columns[4])
+
+    def _wins(self, k: int) -> Int64:
+        """Return rows winner, loser, 0, dimension, row of the data, as columns Int64["5 p"]."""
+        group = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        winner = (self.offsets[:-1] + self.best[:, k])[group]
+        loser = np.arange(len(group))
+        kept = (self.best[group, k] >= 0) & (winner != loser)
+        zero = np.zeros(int(kept.sum()), np.int64)
+        row = self.row[group[kept]]
+        return np.stack([winner[kept], loser[kept], zero, zero + k, row])
+
+    def _ties(self, g: int, k: int) -> Int64:
+        first, second = np.triu_indices(self.offsets[g + 1] - self.offsets[g], 1)
+        same = np.ones(len(first), np.int64)
+        low = self.offsets[g]
+        return np.stack([low + first, low + second, same, k * same, self.row[g] * same])
 
 
 def difference(values: Tensor, pairs: Pairs) -> Tensor:

@@ -22,7 +22,7 @@ from embodied_reward.scoring.heads.base import HeadConfig, PreferenceHead
 from embodied_reward.scoring.heads.choices import Choices, Pairs, difference
 from embodied_reward.scoring.heads.inputs import complete
 from embodied_reward.scoring.scorer import Items, Output
-from embodied_reward.types import Float64
+from embodied_reward.types import Float64, Int64
 
 REVIEWS = ("none", "labels", "margin")
 
@@ -70,7 +70,8 @@ class VotingHead(PreferenceHead):
         self.register_buffer("member_mean", torch.zeros(members, 1, k))
         self.reviews = config.review != "none"
         self._weights = np.zeros((0, members))
-        self._seen: dict[int, Float64] = {}
+        self._seen: Float64 | None = None
+        self._start = np.zeros(0, np.int64)
         self.reset()
 
     def reset(self) -> None:
@@ -138,15 +139,16 @@ class VotingHead(PreferenceHead):
         if self.config.review == "labels":
             options = {k: getattr(self.config, k) for k in ("flip", "soften", "smoothing")}
             mean = voted_targets(mean, **options)
-        self._seen = {int(r): mean[rows == r] for r in np.unique(rows)}
+        self._start = np.cumsum(count := np.bincount(rows)) - count
+        self._seen = np.empty(len(rows))
+        self._seen[self._start[rows] + _place(rows)] = mean
         self.reset()
 
     def _reviewed(self, pairs: Pairs) -> Float64:
         """Return target (or margin) of every pair; 1 (or 0) before the review."""
-        found = np.full(len(pairs), 1.0 if self.config.review == "labels" else 0.0)
-        for row in np.unique(pairs.row) if self._seen else ():
-            found[pairs.row == row] = self._seen[int(row)]
-        return found
+        if self._seen is None:
+            return np.full(len(pairs), 1.0 if self.config.review == "labels" else 0.0)
+        return self._seen[self._start[pairs.row] + _place(pairs.row)]
 
     def _bootstrap(self, rows: np.ndarray) -> Float64:
         """Return Poisson(1) weights Float64["p members"], fixed by the row of the data."""
@@ -156,3 +158,12 @@ class VotingHead(PreferenceHead):
             shape = (2 * need, self.config.members)
             self._weights = rng.poisson(1.0, shape).astype(np.float64)
         return self._weights[rows]
+
+
+def _place(rows: Int64) -> Int64:
+    """Return the number of every entry among those of its row."""
+    order = np.argsort(rows, kind="stable")
+    sorted_rows = rows[order]
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows)) - np.searchsorted(sorted_rows, sorted_rows)
+    return place

@@ -101,7 +101,7 @@ def test_an_item_without_its_frames_is_bad_input_and_alone_in_that(kind, trunk, 
 def test_several_dimensions_are_learned_and_named(kind):
     """The first feature decides one dimension, the second another; half is not judged."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(800, 2, DIM))
+    x = rng.normal(size=(600, 2, DIM))
     best = np.stack([x[:, 0, 0] < x[:, 1, 0], x[:, 0, 1] < x[:, 1, 1]], 1).astype(int)
     best[:200, 0], best[200:400, 1], best[:5, 1] = UNJUDGED, UNJUDGED, TIE
     head = make(kind, DIM, dims=("quality", "motion"))
