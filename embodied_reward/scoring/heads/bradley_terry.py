@@ -30,13 +30,17 @@ class BradleyTerryConfig(HeadConfig):
     """loss where the data has ties: win_tie (SoliReward), rao_kupper (VideoAlign), or plain, for
     which a tie is a label of one half"""
     margin: float = 3.0
-    """margin m of win_tie; used only if the data has ties"""
+    """margin m of win_tie, by which a win must exceed and a tie may differ"""
     k: float = 5.0
     """parameter k > 1 of rao_kupper"""
 
 
 class BradleyTerryHead(PreferenceHead):
-    """One score per dimension; P(a is better) = sigma(score_a - score_b) before normalising."""
+    """One score per dimension.
+
+    With `ties=plain`, P(a is better) = sigma(raw_a - raw_b); the card's normaliser leads back from
+    scores to raw values.
+    """
 
     config: BradleyTerryConfig
     source: ClassVar[str] = "BaseReward; SoliReward; VideoAlign"
