@@ -1,7 +1,7 @@
 """Trunks made of `transformers` models: CLIP and SigLIP with both towers, DINO-class without text.
 
-    trunk = load_trunk("openai/clip-vit-large-patch14", revision="32bd645")
-    scorer = cosine_scorer("clip", trunk)
+trunk = load_trunk("openai/clip-vit-large-patch14", revision="32bd645")
+scorer = cosine_scorer("clip", trunk)
 """
 
 import json

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from embodied_reward.files import replacing
-from embodied_reward.scoring.language.reader import Reader, Turn
+from embodied_reward.scoring.language.reader import Reader
 from embodied_reward.scoring.scorer import ItemScorer, Output, RawItems, ScorerCard, joint_digest
 from embodied_reward.scoring.status import Role, Status
 from embodied_reward.types import UInt8
@@ -113,11 +113,6 @@ def filled(template: str, text: str | None) -> str:
     return template.replace("{text}", text or "")
 
 
-def turns_of(frames: Sequence[tuple[UInt8, ...]], prompts: Sequence[str]) -> list[Turn]:
-    """Return one question per item."""
-    return [Turn(f, p) for f, p in zip(frames, prompts, strict=True)]
-
-
 def _chosen(items: RawItems, rows: list[int]) -> RawItems:
     return RawItems(
         frames=tuple(items.frames[i] for i in rows),
@@ -130,7 +125,9 @@ def _chosen(items: RawItems, rows: list[int]) -> RawItems:
 
 
 def _put(whole: Output, rows: list[int], part: Output) -> Output:
-    assert whole.dims is not None and whole.status is not None and part.dims is not None
+    assert whole.dims is not None
+    assert whole.status is not None
+    assert part.dims is not None
     where = torch.tensor(rows)
     whole.score[where], whole.dims[where] = _plain(part.score), _plain(part.dims)
     if part.status is not None:

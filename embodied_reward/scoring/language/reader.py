@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,9 +103,8 @@ class Reader:
         """Return the ids of the words that are one known token; there may be none."""
         found = [self.tokenizer(w, add_special_tokens=False).input_ids for w in words]
         unknown = self.tokenizer.unk_token_id
-        return torch.tensor(
-            sorted({ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown}), dtype=torch.int64
-        ).numpy()
+        known = {ids[0] for ids in found if len(ids) == 1 and ids[0] != unknown}
+        return np.array(sorted(known), np.int64)
 
     def save(self, folder: Path) -> None:
         """Write model and processor as `transformers` does."""
@@ -189,9 +189,7 @@ def _collate(group: Sequence[Encoded], pad: int) -> dict[str, Tensor]:
         rows = [e.inputs[key] for e in group]
         if key in _sequences(group[0]):
             fill = pad if key == "input_ids" else 0
-            rows = [
-                torch.nn.functional.pad(r, (0, length - r.shape[1]), value=fill) for r in rows
-            ]
+            rows = [torch.nn.functional.pad(r, (0, length - r.shape[1]), value=fill) for r in rows]
         out[key] = torch.cat(rows)
     return out
 

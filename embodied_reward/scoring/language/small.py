@@ -88,7 +88,5 @@ def small_reader(
     pictures = CLIPImageProcessor(
         size={"shortest_edge": image_size}, crop_size={"height": image_size, "width": image_size}
     )
-    processor = LlavaProcessor(
-        pictures, tokenizer, patch, "default", num_additional_image_tokens=1
-    )
+    processor = LlavaProcessor(pictures, tokenizer, patch, "default", num_additional_image_tokens=1)
     return Reader(model, processor)

@@ -18,7 +18,12 @@ import torch
 from torch import Tensor
 
 from embodied_reward.errors import ConfigError
-from embodied_reward.scoring.language.base import LanguageConfig, LanguageScorer, filled, split_roles
+from embodied_reward.scoring.language.base import (
+    LanguageConfig,
+    LanguageScorer,
+    filled,
+    split_roles,
+)
 from embodied_reward.scoring.language.reader import Reader, Turn
 from embodied_reward.scoring.scorer import Output, RawItems
 from embodied_reward.scoring.status import Status
