@@ -44,7 +44,7 @@ def fit_reader(
     """
     if not turns or not all(turn.answer for turn in turns):
         raise ConfigError("training needs questions, each with its answer")
-    encoded = [reader.encode(turn) for turn in turns]
+    encoded = reader.encode(turns)
     model = reader.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

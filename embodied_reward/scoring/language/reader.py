@@ -20,6 +20,9 @@ from embodied_reward.scoring.scorer import digest_of
 from embodied_reward.scoring.transformers_trunk import architecture, vocabulary
 from embodied_reward.types import Int64, UInt8
 
+CHUNK = 64
+"""Turns that the processor sees at once."""
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -62,6 +65,8 @@ class Reader:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model.eval(), processor
         self.tokenizer = processor.tokenizer
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self.device = next(model.parameters()).device
         self._selects = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -78,7 +83,7 @@ class Reader:
 
     def first_token(self, turns: Sequence[Turn]) -> Tensor:
         """Return log-probabilities of the first token of the answer, float32 Tensor["n words"]."""
-        rows = self._read([self.encode(turn) for turn in turns], answers=False)
+        rows = self._read(self.encode(turns), answers=False)
         return torch.stack([row[0] for row in rows])
 
     def answer_log_probs(self, turns: Sequence[Turn]) -> list[Tensor]:
@@ -87,7 +92,7 @@ class Reader:
         Raises:
             ValueError: an answer without tokens.
         """
-        return self.encoded_log_probs([self.encode(turn) for turn in turns])
+        return self.encoded_log_probs(self.encode(turns))
 
     def encoded_log_probs(self, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Return `answer_log_probs` of turns that are tokens already."""
@@ -111,25 +116,48 @@ class Reader:
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
-    def encode(self, turn: Turn) -> Encoded:
+    def encode(self, turns: Sequence[Turn]) -> list[Encoded]:
         """Turn pictures and words into the model's input."""
-        images = list(turn.images)
+        groups: dict[Any, list[int]] = {}
+        for i, turn in enumerate(turns):
+            groups.setdefault(tuple(image.shape for image in turn.images), []).append(i)
+        found: dict[int, Encoded] = {}
+        for rows in groups.values():
+            # One call for several, as the processors' checks take longer than their work.
+            for at in range(0, len(rows), CHUNK):
+                chunk = rows[at : at + CHUNK]
+                found.update(zip(chunk, self._encode([turns[i] for i in chunk]), strict=True))
+        return [found[i] for i in range(len(turns))]
+
+    def _encode(self, turns: list[Turn]) -> list[Encoded]:
+        """Encode turns whose pictures have the same number and sizes."""
+        n = len(turns)
         inputs = self.processor(
-            images=[images],
-            text=[self._text(turn)],
+            images=[list(turn.images) for turn in turns],
+            text=[self._text(turn) for turn in turns],
             return_tensors="pt",
             input_data_format="channels_last",
+            padding=True,
+            padding_side="right",
         )
         inputs = {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
-        answer = torch.tensor(
-            self.tokenizer(turn.answer, add_special_tokens=False).input_ids, dtype=torch.int64
-        )
-        length = inputs["input_ids"].shape[1]
+        whole, lengths = inputs["input_ids"].shape, inputs["attention_mask"].sum(1).tolist()
+        # Pictures lie one after the other or one row a turn; alike as they are, they split evenly.
+        parts = {k: v.chunk(n) for k, v in inputs.items()}
+        rows = [{k: part[i] for k, part in parts.items()} for i in range(n)]
+        sequences = [k for k, v in inputs.items() if v.shape == whole]
+        return [self._forced(*args, sequences) for args in zip(turns, rows, lengths, strict=True)]
+
+    def _forced(
+        self, turn: Turn, inputs: dict[str, Tensor], length: int, sequences: list[str]
+    ) -> Encoded:
+        """Remove the padding and append the answer."""
+        ids = self.tokenizer(turn.answer, add_special_tokens=False).input_ids
+        answer = torch.tensor(ids, dtype=torch.int64)
         fill = {"input_ids": answer, "attention_mask": torch.ones_like(answer)}
-        for key, value in inputs.items():
-            if value.shape == (1, length):
-                more = fill.get(key, torch.zeros_like(answer)).to(value.dtype)
-                inputs[key] = torch.cat([value, more[None]], 1)
+        for key in sequences:
+            more = fill.get(key, torch.zeros_like(answer)).to(inputs[key].dtype)
+            inputs[key] = torch.cat([inputs[key][:, :length], more[None]], 1)
         return Encoded(inputs, length - 1, answer)
 
     def _text(self, turn: Turn) -> str:
@@ -154,18 +182,15 @@ class Reader:
     def _forward(self, group: list[Encoded], counts: list[int]) -> list[Tensor]:
         spans = [torch.arange(e.first, e.first + k) for e, k in zip(group, counts, strict=True)]
         kept = torch.unique(torch.cat(spans))
-        inputs = {k: v.to(self.device) for k, v in _collate(group, self._pad).items()}
+        inputs = {
+            k: v.to(self.device) for k, v in _collate(group, self.tokenizer.pad_token_id).items()
+        }
         more = {"logits_to_keep": kept.to(self.device)} if self._selects else {}
         logits = self.model(**inputs, use_cache=False, **more).logits
         if not self._selects:
             logits = logits[:, kept]
         where = [torch.searchsorted(kept, span).to(logits.device) for span in spans]
         return [logits[i, at].float().log_softmax(-1) for i, at in enumerate(where)]
-
-    @property
-    def _pad(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
 
 def _sequences(encoded: Encoded) -> set[str]:

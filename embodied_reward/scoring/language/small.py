@@ -61,7 +61,12 @@ def small_reader(
     )
 
     tokenizer = word_tokenizer(texts)
-    shape = {"hidden_size": dim, "intermediate_size": 2 * dim, "num_attention_heads": 4}
+    shape = {
+        "initializer_range": 0.1,
+        "hidden_size": dim,
+        "intermediate_size": 2 * dim,
+        "num_attention_heads": 4,
+    }
     vision = CLIPVisionConfig(
         **shape, num_hidden_layers=2, image_size=image_size, patch_size=patch, projection_dim=dim
     )
