@@ -12,13 +12,14 @@ from typing import Any
 
 from embodied_reward.errors import ConfigError, did_you_mean
 
-NUMBER = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
-END = r"(?![\d.,]*\d|\s*%)"  # the number ends here: no more digits, and no percentage
+NUMBER = r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))"
+# The number ends here: no further digits, and neither a percentage nor a fraction.
+END = r"(?![\d.,]*\d|\w|\s*[%/])"
 
 # Where known models write their number: (pattern, factor, low, high).
 FORMATS: dict[str, tuple[str, float, float, float]] = {
     # UnifiedReward (Wang et al. 2025), pointwise.
-    "final_score": (rf"final\s+score\W{{0,6}}?\s*{NUMBER}{END}", 1.0, 1.0, 5.0),
+    "final_score": (rf"final\s+score[\s:=*_]{{0,8}}?{NUMBER}(?:\s*/\s*5)?{END}", 1.0, 1.0, 5.0),
     # Robo-Dopamine: relative progress between two moments, in percent.
     "hop": (rf"<score>\s*{NUMBER}\s*%\s*</score>", 0.01, -1.0, 1.0),
     "score_tag": (rf"<score>\s*{NUMBER}\s*</score>", 1.0, 0.0, 10.0),

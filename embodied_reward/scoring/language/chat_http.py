@@ -1,9 +1,11 @@
 """One POST to an OpenAI-compatible endpoint: a deadline that holds, retries, a bounded reply."""
 
+import contextlib
 import http.client
 import json
 import random
-import ssl
+import socket
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,8 +68,8 @@ class Endpoint:
         for attempt in range(self.retries + 1):
             try:
                 status, wait, reply = self._once(data, deadline)
-            except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
-                status, wait, reply = 0, None, f"{type(error).__name__}: {error}".encode()
+            except ConnectionError as error:
+                status, wait, reply = 0, None, str(error).encode()
             if status == 200:
                 return _decoded(reply)
             said = f"HTTP {status}: " if status else ""
@@ -86,33 +88,31 @@ class Endpoint:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=_left(deadline))
         headers = {"Content-Type": "application/json", "Connection": "close", **self.headers}
+        path = parts.path.rstrip("/") + "/chat/completions"
+        # A server that drips, be it in its headers, resets every timeout of a socket.
+        cut = threading.Timer(_left(deadline), _shut, [connection])
+        cut.start()
         try:
-            path = parts.path.rstrip("/") + "/chat/completions"
             connection.request("POST", path, data, headers)
-            if connection.sock is not None:
-                connection.sock.settimeout(_left(deadline))
             reply = connection.getresponse()
-            return reply.status, _retry_after(reply), _read(connection, reply, deadline)
-        except TimeoutError as error:
-            raise DeadlineError(f"no reply within the deadline ({error})") from error
-        except OSError as error:
-            raise ConnectionError(str(error)) from error
+            return reply.status, _retry_after(reply), _read(reply)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
+                raise DeadlineError("no complete reply within the deadline") from error
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
         finally:
+            cut.cancel()
             connection.close()
 
 
-def _read(
-    connection: http.client.HTTPConnection, reply: http.client.HTTPResponse, deadline: float
-) -> bytes:
-    """Read piece by piece, so that a server that drips cannot outlive the deadline."""
+def _shut(connection: http.client.HTTPConnection) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # closed, or not open yet
+        connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _read(reply: http.client.HTTPResponse) -> bytes:
     pieces, size = [], 0
-    while True:
-        if connection.sock is not None:
-            connection.sock.settimeout(_left(deadline))
-        _left(deadline)
-        piece = reply.read1(CHUNK)
-        if not piece:
-            break
+    while piece := reply.read1(CHUNK):
         pieces.append(piece)
         size += len(piece)
         if size > MAX_REPLY:

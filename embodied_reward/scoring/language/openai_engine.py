@@ -128,10 +128,9 @@ class OpenAIScorer(ItemScorer):
         deadline = time.monotonic() + left
         with ThreadPoolExecutor(min(len(items), self.concurrency)) as pool:
             rows = list(pool.map(lambda i: self._one(items, i, deadline), range(len(items))))
-        width = len(self.card.dim_names)
         return Output(
             score=torch.tensor([row[0] for row, _ in rows], dtype=torch.float32),
-            dims=torch.from_numpy(np.stack([d for _, d in rows])).reshape(-1, width),
+            dims=torch.from_numpy(np.stack([dims for _, dims in rows])),
             status=np.array([row[1] for row, _ in rows], np.uint8),
             detail={i: row[2] for i, (row, _) in enumerate(rows) if row[2]},
         )

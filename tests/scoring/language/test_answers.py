@@ -1,5 +1,6 @@
 """Numbers in words: canned answers of judges, good and bad, and no number out of nothing."""
 
+import contextlib
 import string
 
 import pytest
@@ -22,6 +23,7 @@ GOOD = {
         ("FINAL SCORE = 1", 1.0),
         ("Final score: 4.2. Again, the final score: 4.2", 4.2),
         ("Final Score: 5.\n", 5.0),
+        ("Final Score: 4.2/5", 4.2),
     ],
     "hop": [
         ("<score>+12%</score>", 0.12),
@@ -35,11 +37,12 @@ GOOD = {
 BAD = {
     "final_score": [
         "", " ", "I cannot judge this image.", "Final Score:", "Final Score: high", "Score: 4.2",
-        "Final Score: 4.2/x 17", "Final Score: 7", "Final Score: 0.5", "Final Score: -4",
+        "Final Score: 4.2/x 17", "Final Score: 4/10", "Final Score: 4/50",
+        "Final Score: 7", "Final Score: 0.5", "Final Score: -4",
         "Final Score: NaN", "Final Score: inf", "Final Score: 4 or Final Score: 3",
         "Final Score: four", "Final Score: 45", "Final Score: 84%", "Final Score: ", "4.2",
         "Final\x00Score", "Final Score: 1,234", "Final Score: 1e9", "final answer 3", "Final Scor",
-        "{\"score\": 3}", "Final Score: [score]", "Final Score: <4.2>%", "Final Score: --3",
+        '{"score": 3}', "Final Score: [score]", "Final Score: <4.2>%", "Final Score: --3",
     ],
     "hop": [
         "", "<score>", "<score></score>", "<score>12</score>", "<score>%</score>", "+12%",
@@ -50,10 +53,12 @@ BAD = {
         "<score>±12%</score>", "<score>12％</score>", "<think>...", "<score>0,5%</score>",
     ],
     "score_tag": [
-        "", "<score>7", "7</score>", "<score>seven</score>", "<score>11</score>", "<score>-1</score>",
+        "", "<score>7", "7</score>", "<score>seven</score>", "<score>11</score>",
+        "<score>-1</score>",
         "<score>7/10</score>", "<score>7</score><score>8</score>", "score 7", "<score>7%</score>",
         "<score>7,5</score>", "<score>\n</score>", "<score>None</score>", "<score>null</score>",
-        "<score>1e400</score>", "<score>0x7</score>", "<score>7 8</score>", "[7]", "<score>NaN</score>",
+        "<score>1e400</score>", "<score>0x7</score>", "<score>7 8</score>", "[7]",
+        "<score>NaN</score>",
     ],
     "number": [
         "", "eight", "8/10", "8 of 10", "The score is 8", "8!", "-1", "10.5", "8 9", "inf", "nan",
@@ -97,10 +102,8 @@ def test_json_is_found_in_fences_and_prose_and_by_path():
 @given(st.text(string.printable, max_size=80))
 def test_whatever_is_written_the_result_is_in_range_or_an_error(text):
     for name, (_, _, low, high) in FORMATS.items():
-        try:
+        with contextlib.suppress(ParseError):
             assert low <= number_format(name).parse(text) <= high
-        except ParseError:
-            pass
 
 
 def test_formats_that_cannot_work_are_refused():
