@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,25 +89,40 @@ class Endpoint:
         connection = kind(parts.hostname or "", parts.port, timeout=_left(deadline))
         headers = {"Content-Type": "application/json", "Connection": "close", **self.headers}
         path = parts.path.rstrip("/") + "/chat/completions"
-        # A server that drips, be it in its headers, resets every timeout of a socket.
-        cut = threading.Timer(_left(deadline), _shut, [connection])
-        cut.start()
         try:
-            connection.request("POST", path, data, headers)
-            reply = connection.getresponse()
-            return reply.status, _retry_after(reply), _read(reply)
+            connection.connect()
+            with _cut_off(connection.sock, deadline):
+                connection.request("POST", path, data, headers)
+                reply = connection.getresponse()
+                found = reply.status, _retry_after(reply), _read(reply)
+            _left(deadline)  # what was cut off can look complete
+            return found
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, TimeoutError) or time.monotonic() >= deadline:
                 raise DeadlineError("no complete reply within the deadline") from error
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         finally:
-            cut.cancel()
             connection.close()
 
 
-def _shut(connection: http.client.HTTPConnection) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # closed, or not open yet
-        connection.sock.shutdown(socket.SHUT_RDWR)
+@contextlib.contextmanager
+def _cut_off(sock: socket.socket, deadline: float) -> Iterator[None]:
+    """Close a connection at the deadline.
+
+    A socket's own timeout does not do: a server that drips, be it headers, resets it.
+    """
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):  # closed already
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(_left(deadline), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read(reply: http.client.HTTPResponse) -> bytes:
