@@ -9,6 +9,7 @@ import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from av.error import FFmpegError
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
@@ -65,7 +66,7 @@ class Clip:
             found = [
                 f.to_ndarray(format="rgb24") for i, f in enumerate(_decode(path)) if i in wanted
             ]
-        except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+        except (OSError, ValueError, IndexError, FFmpegError) as error:
             raise self._unreadable(path, "video", error) from error
         if not found:
             raise self._unreadable(path, "video", ValueError("it has no frames"))

@@ -6,6 +6,8 @@ drawn independently of that.
 """
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -79,3 +81,9 @@ def write_lines(path, lines):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    print(pairs_file(root / "pairs", 400), labels_file(root / "labels", 400))
+    print(sets_file(root / "sets", 200))
