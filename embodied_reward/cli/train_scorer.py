@@ -270,7 +270,7 @@ def _closing(config: TrainScorerConfig, trainer: ScorerTrainer, looks: Looks, la
                 f"  {name:<12} {row['accuracy']:.3f}  [{row['low']:.3f}, {row['high']:.3f}]{top1}"
             )
     folder = last.parent.parent
-    print(f"\ncheckpoint: {last}\n\nnext:\n  er score --scorer.path={folder} --data=PICTURES")
+    print(f"\ncheckpoint: {last}\n\nnext:\n  er score PICTURES --scorer={folder}")
 
 
 def _resume_command(folder: Path) -> str:

@@ -61,7 +61,7 @@ def test_a_head_and_its_trunk_learn_a_known_preference(pairs, tmp_path, capsys):
     assert found["constant"] == 0.5
     assert found["scorer"] >= 0.9
     assert found["scorer"] >= max(v for k, v in found.items() if k != "scorer") + 0.15
-    assert f"er score --scorer.path={run} " in output
+    assert f"er score PICTURES --scorer={run}" in output
     assert (run / "config.yaml").is_file()
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["val/accuracy"] > 0.9
     frames, high = unseen()
