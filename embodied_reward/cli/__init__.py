@@ -15,6 +15,7 @@ VERBS = {
     "collect": "record scripted-expert episodes of a simulated task as a LeRobot v3 dataset",
     "data": "look at a dataset (er data inspect PATH) or recover a killed recording",
     "train-reward": "train a reward model from demonstrations",
+    "train-scorer": "train a preference reward model of pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",

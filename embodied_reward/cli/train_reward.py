@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from embodied_reward import config as configs
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
+from embodied_reward.cli.device import pick_device
 from embodied_reward.data import EpisodeSequence, check_dataset
 from embodied_reward.errors import ConfigError
 from embodied_reward.rewards import (
@@ -137,21 +136,6 @@ def _model(config: TrainRewardConfig, task: str) -> RewardModel:
         return model
     kind = type(settings).get_choice_name(type(settings))
     return registry()[kind].create(settings, task=task)  # type: ignore[attr-defined]
-
-
-def pick_device(name: str) -> str:
-    """Turn `auto` into the best device that is there. Raises ConfigError for one that is not."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        return next(device for device, there in available.items() if there)
-    if not available.get(name.split(":")[0], False):
-        there = ", ".join(d for d, ok in available.items() if ok)
-        raise ConfigError(f"--device={name} is not available here; available: {there}")
-    return name
 
 
 def _folder(config: TrainRewardConfig) -> Path:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from embodied_reward import config as configs
+from embodied_reward import weights
 from embodied_reward.errors import DatasetError
 from embodied_reward.math.fusion import (
     MARKOV,
@@ -36,7 +37,6 @@ from embodied_reward.math.fusion import (
     read_mode,
     read_modes,
 )
-from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
 from embodied_reward.rewards.dopamine_assembly import BatchSettings, HopBatch
 from embodied_reward.rewards.dopamine_batches import HopDataset

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from embodied_reward import config as configs
+from embodied_reward import weights
 from embodied_reward.errors import ConfigError, DatasetError
-from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelConfig, device_of
 from embodied_reward.rewards.frame_batches import FrameBatch, FrameDataset
 from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from embodied_reward import config as configs
+from embodied_reward import weights
 from embodied_reward.errors import DatasetError
-from embodied_reward.rewards import weights
 from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
 from embodied_reward.rewards.detector import Calibration, Unit, fit_threshold
 from embodied_reward.rewards.frame_network import balanced_bce, keep_views

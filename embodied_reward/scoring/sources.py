@@ -1,0 +1,69 @@
+"""Find a scorer by what a user types: a folder, a file, a hub id."""
+
+import json
+import re
+from pathlib import Path
+
+from embodied_reward.errors import CheckpointError, ConfigError
+from embodied_reward.scoring.cosine import cosine_scorer
+from embodied_reward.scoring.language.config import FILES, LANGUAGE_TYPES, read_item_scorer
+from embodied_reward.scoring.registry import load_scorer, scorer_folder
+from embodied_reward.scoring.scorer import ItemScorer, Scorer
+from embodied_reward.scoring.transformers_trunk import load_trunk
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+
+def open_scorer(source: Path | str, *, device: str = "cpu") -> Scorer | ItemScorer:
+    """Read a scorer, ready for `ScoringCore.register`.
+
+    Args:
+        source: a run of `er train-scorer` or the folder of a scorer; a YAML or JSON file of an
+            engine; a folder of `save_pretrained` or a hub id (`owner/name@revision`) of a CLIP-,
+            SigLIP- or DINO-class model, which scores by cosine.
+        device: torch device.
+
+    Raises:
+        CheckpointError, ConfigError: nothing there, or nothing that can score.
+    """
+    path = Path(source)
+    if path.suffix in FILES and path.is_file():
+        return read_item_scorer(path, device)
+    if path.is_dir():
+        return _open_folder(path, device)
+    name = str(source)
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
+        raise CheckpointError(
+            f"no scorer at '{source}': give a folder, a YAML or JSON file of an engine, or a hub "
+            "id such as openai/clip-vit-base-patch32@3d74acf"
+        )
+    repository, _, revision = name.partition("@")
+    trunk = load_trunk(repository, revision=revision or None, device=device)
+    return cosine_scorer(repository.rpartition("/")[2], trunk, extra={"trunk": name})
+
+
+def kind_of(path: Path) -> str:
+    """Return `type` of a folder's config.json; `transformers` for a plain pretrained model."""
+    file = scorer_folder(path) / "config.json"
+    try:
+        tree = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{file}' is not readable JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"'{file}' must hold a mapping of keys")
+    return str(tree.get("type") or ("transformers" if "model_type" in tree else ""))
+
+
+def _open_folder(path: Path, device: str) -> Scorer | ItemScorer:
+    kind = kind_of(path)
+    if kind in LANGUAGE_TYPES:
+        return read_item_scorer(scorer_folder(path), device)
+    if kind != "transformers":
+        return load_scorer(path, device=device)
+    try:
+        return cosine_scorer(path.resolve().name, load_trunk(path, device=device))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. A vision-language model scores through a file such as `type: yes_token`, "
+            f"`model: {path}`; docs/language_scorers.md says more"
+        ) from error

@@ -1,0 +1,258 @@
+"""The training loop of preference heads: wiring only, the maths is in the heads."""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from embodied_reward.errors import CheckpointError, ConfigError, NonFiniteError
+from embodied_reward.math.statistics import wilson
+from embodied_reward.scoring.heads import Choices, PreferenceHead
+from embodied_reward.scoring.registry import load_scorer, make_scorer, save_scorer
+from embodied_reward.scoring.scorer import Scorer
+from embodied_reward.scoring.trunks import EncoderTrunk
+from embodied_reward.training.checkpoint import latest, save_checkpoint
+from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
+from embodied_reward.training.run import Tracker
+from embodied_reward.training.scorer_data import Batches
+from embodied_reward.vision.encoders import Encoder
+
+
+@dataclass(frozen=True)
+class ScorerOptimization:
+    """How a preference head is optimised."""
+
+    steps: int = 500
+    """gradient steps"""
+    batch_size: int = 64
+    """comparisons per batch"""
+    lr: float = 1e-3
+    """peak learning rate of AdamW, after warm-up, before the cosine decay"""
+    weight_decay: float = 1e-2
+    """decoupled weight decay"""
+    warmup: int = 20
+    """steps of linear warm-up"""
+    grad_clip: float = 1.0
+    """largest global gradient norm"""
+    val_freq: int = 100
+    """steps between validations; they never choose a checkpoint"""
+    save_freq: int = 500
+    """steps between checkpoints"""
+    log_freq: int = 10
+    """steps between rows of metrics.jsonl"""
+
+
+class ScorerTrainer:
+    """Train one head, and its trunk if asked; the last step's weights are the result.
+
+    Args:
+        name: of the scorer.
+        encoder: the trunk's encoder.
+        head: the head.
+        training: batches to learn from.
+        validation: held-out batches; may be None.
+        config: optimisation settings.
+        folder: the run folder.
+        seed: every batch is a function of (seed, step).
+        train_trunk: whether the encoder learns too.
+        extra: facts for the scorer's card.
+        licence: of the weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoder: Encoder,
+        head: PreferenceHead,
+        training: Batches,
+        validation: Batches | None,
+        *,
+        config: ScorerOptimization,
+        folder: Path,
+        seed: int,
+        train_trunk: bool = False,
+        extra: dict | None = None,
+        licence: str = "",
+    ) -> None:
+        self.name, self.encoder, self.head = name, encoder, head
+        self.training, self.validation = training, validation
+        self.config, self.folder, self.seed = config, folder, seed
+        self.train_trunk, self.extra, self.licence = train_trunk, extra or {}, licence
+        self.step = 0
+        self.modules = nn.ModuleList([head, encoder] if train_trunk else [head])
+        self.optimizer = self._optimizer()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Return the folder of checkpoints."""
+        return self.folder / "checkpoints"
+
+    def resume(self) -> bool:
+        """Restore the newest complete checkpoint; False if there is none."""
+        found = latest(self.checkpoints)
+        if found is None:
+            return False
+        self.step = json.loads((found / "training_state" / "state.json").read_text())["step"]
+        if self.head.reviews and self.step > self.config.steps // 2:
+            raise ConfigError(
+                "this run was interrupted after its vote, which a checkpoint does not hold; "
+                "start it again with another --output_dir"
+            )
+        saved = load_scorer(found / "pretrained_model")
+        assert isinstance(saved, Scorer)
+        assert isinstance(saved.trunk, EncoderTrunk)
+        try:
+            self.head.load_state_dict(saved.head.state_dict())
+            self.encoder.load_state_dict(saved.trunk.encoder.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"'{found}' holds another model: {error}") from error
+        load_optimizer(self.optimizer, found / "training_state")
+        return True
+
+    def run(self, *, progress: bool = True) -> Path:
+        """Train to `config.steps`; a checkpoint is written even when interrupted.
+
+        Returns:
+            Folder of the last checkpoint.
+
+        Raises:
+            NonFiniteError: a loss or gradient is not finite; the model is left unchanged.
+        """
+        tracker = Tracker(self.folder, step=self.step + 1)
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, unit="step", disable=not progress,
+            desc="train-scorer",
+        )  # fmt: skip
+        try:
+            while self.step < self.config.steps:
+                self._one_step(tracker, bar)
+        except KeyboardInterrupt:
+            self.save()
+            raise
+        finally:
+            tracker.close()
+            bar.close()
+        return self.save()
+
+    def scorer(self) -> Scorer:
+        """Return the scorer as it stands, in eval mode, with its normaliser fitted."""
+        self.modules.eval()
+        with torch.no_grad():
+            self.head.fit_output(self.training.singles())
+        return make_scorer(
+            self.name,
+            EncoderTrunk(self.encoder),
+            self.head,
+            licence=self.licence,
+            extra=self.extra,
+        )
+
+    def save(self) -> Path:
+        """Write a checkpoint; `last` points at it."""
+        return save_checkpoint(self.checkpoints, self.step, self._write)
+
+    def _one_step(self, tracker: Tracker, bar: tqdm) -> None:
+        if self.head.reviews and self.step == self.config.steps // 2:
+            self.modules.eval()
+            self.head.review(self.training.everything())
+            self.optimizer = self._optimizer()
+        logs = self.update()
+        bar.update()
+        if self.step % self.config.log_freq == 0:
+            tracker.log(self.step, {f"train/{k}": v for k, v in logs.items()})
+            bar.set_postfix(loss=f"{logs['loss']:.3f}")
+        last = self.step == self.config.steps
+        if self.validation is not None and (self.step % self.config.val_freq == 0 or last):
+            rows = judge(self.head.eval(), self.validation)
+            tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
+        if self.step % self.config.save_freq == 0 and not last:
+            self.save()
+
+    def update(self) -> dict[str, float]:
+        """Take one gradient step and return its logs."""
+        self.modules.train()
+        choices = self.training.batch(self.config.batch_size, self.seed, self.step)
+        loss, logs = self.head.loss(_at(choices, self.step))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.grad_clip)
+        if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
+            raise NonFiniteError(
+                f"step {self.step}: loss {float(loss)} with gradient norm {float(norm)}; the model "
+                "was left unchanged. Lower --lr"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        self.optimizer.step()
+        self.step += 1
+        return {**logs, "grad_norm": float(norm)}
+
+    def _rate(self) -> float:
+        """Linear warm-up, then cosine decay to a twentieth; twice where there is a review."""
+        total, step = self.config.steps, self.step
+        if self.head.reviews:
+            half = max(total // 2, 1)
+            total, step = (half, step) if step < half else (max(total - half, 1), step - half)
+        if step < self.config.warmup:
+            return self.config.lr * (step + 1) / self.config.warmup
+        done = (step - self.config.warmup) / max(total - self.config.warmup, 1)
+        return self.config.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            [p for p in self.modules.parameters() if p.requires_grad],
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
+        )
+
+    def _write(self, folder: Path) -> None:
+        state = folder / "training_state"
+        state.mkdir()
+        save_scorer(self.scorer(), folder / "pretrained_model")
+        save_optimizer(self.optimizer, state)
+        (state / "state.json").write_text(json.dumps({"step": self.step}))
+
+
+@torch.no_grad()
+def judge(head: PreferenceHead, batches: Batches) -> dict[str, float]:
+    """Return how often the head prefers what people preferred.
+
+    `accuracy` is the share of decided pairs whose margin is positive, a margin of 0 counting half
+    (for pairs made from pass/fail labels it estimates the AUC); `low` and `high` its 95 % Wilson
+    interval, which counts no more pairs than there are distinct pairs of clips; `top1` the share
+    of sets whose best candidate beats all others.
+    """
+    margins, rows, losses = [], [], []
+    for choices in batches.everything():
+        pairs = choices.pairs()
+        losses.append(head.loss(choices)[1]["loss"])
+        kept = torch.from_numpy(~pairs.tie)
+        margins.append(head.margins(choices, pairs).cpu()[kept])
+        rows.append(torch.from_numpy(pairs.row)[kept])
+    found = shares(torch.cat(margins), torch.cat(rows), batches.clips // 2)
+    return {"loss": sum(losses) / len(losses), **found}
+
+
+def shares(margins: Tensor, rows: Tensor, independent: int) -> dict[str, float]:
+    """Return accuracy, its interval and top-1 of margins Tensor["p"] that belong to sets ["p"].
+
+    Pairs that share clips say less than they count, so at most `independent` of them count.
+    """
+    if not len(margins):
+        return {"accuracy": math.nan, "low": math.nan, "high": math.nan, "top1": math.nan}
+    right = (margins > 0).float() + 0.5 * (margins == 0).float()
+    count = max(min(len(right), independent), 1)
+    low, high = wilson(round(float(right.mean()) * count), count)
+    number = rows.unique(return_inverse=True)[1]
+    worst = torch.ones(int(number.max()) + 1).scatter_reduce(0, number, right, "amin")
+    top1 = float((worst == 1).float().mean())
+    return {"accuracy": float(right.mean()), "low": low, "high": high, "top1": top1}
+
+
+def _at(choices: Choices, step: int) -> Choices:
+    """Give the batch's stochastic passes the step as their seed."""
+    return replace(choices, items=replace(choices.items, seed=step))
