@@ -140,6 +140,14 @@ def test_embed_takes_any_number_of_frames(trunk, monkeypatch):
         assert core.stats()["trunk_images"] == 12
 
 
+@pytest.mark.parametrize("order", [[0, 1, 0], [1, 1, 0, 2, 0], [2, 0, 1, 2]])
+def test_repeated_pictures_in_one_request_keep_their_places(trunk, order):
+    frames = pictures(3)
+    with ScoringCore(cache=FeatureCache()) as core:
+        mixed, plain = core.embed(trunk, frames[order]), core.embed(trunk, frames)
+    torch.testing.assert_close(mixed, plain[order])
+
+
 def test_an_unknown_hash_is_refused():
     with pytest.raises(ConfigError, match="no content hash 'md5'"):
         FeatureCache(hash="md5")
