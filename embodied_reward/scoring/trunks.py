@@ -1,10 +1,11 @@
 """Trunks made of our image encoders."""
 
 import hashlib
+import itertools
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embodied_reward.scoring.scorer import Trunk, digest_of
 from embodied_reward.vision.encoders import Encoder
@@ -17,10 +18,17 @@ def preprocess_name(*facts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _state(module: nn.Module) -> tuple:
+    """Return what changes with every in-place write to, and every exchange of, a weight."""
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return tuple((t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors)
+
+
 class EncoderTrunk(Trunk):
     """An image encoder of `vision.encoders`, in eval mode: uint8 pictures to Tensor["n d"].
 
-    The digest is taken once, when the trunk is made: train the encoder further and make another.
+    The digest is taken once, when the trunk is made. Train the encoder further, and the trunk is
+    `stale`: make another.
 
     Args:
         encoder: moved nowhere; set to eval mode.
@@ -35,6 +43,16 @@ class EncoderTrunk(Trunk):
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.digest = digest_of(encoder, json.dumps(encoder.description(), sort_keys=True))
         self.preprocess_id = preprocess_name("square-antialias", encoder.image_size, "unit")
+        self._state: tuple | None = _state(encoder)
+
+    @property
+    def stale(self) -> bool:
+        """See the base class; writes through `Tensor.data` go unnoticed, so `retire` then."""
+        return self._state != _state(self.encoder)
+
+    def retire(self) -> None:
+        """Declare the trunk stale, because the weights are going to change."""
+        self._state = None
 
     def preprocess(self, frames: Tensor) -> Tensor:
         """See the base class."""
