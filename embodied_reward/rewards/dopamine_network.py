@@ -33,20 +33,6 @@ class HopNetwork(nn.Module):
         self.hop_heads = nn.ModuleList(_mlp(5 * dim, hidden, bins) for _ in range(heads))
         self.success_head = _mlp(2 * dim, hidden, 1)
 
-    def encode(self, images: Tensor, present: Tensor | None = None) -> Tensor:
-        """Encode every view of every frame on its own.
-
-        Args:
-            images: float Tensor["n v 3 h w"] in [0, 1].
-            present: bool Tensor["n v"]; False puts the view's token there.
-
-        Returns:
-            Tensor["n v d"].
-        """
-        n, v = images.shape[:2]
-        features = self.adapter(self.encoder(images.flatten(0, 1))).unflatten(0, (n, v))
-        return features if present is None else self.mask(features, present)
-
     def mask(self, features: Tensor, present: Tensor) -> Tensor:
         """Replace absent views of Tensor["n v d"] by their tokens; `present` is Bool["n v"]."""
         return torch.where(present.unsqueeze(-1), features, self.view_token)

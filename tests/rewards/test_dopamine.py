@@ -137,7 +137,7 @@ def test_failed_episodes_are_success_negatives_and_bound_progress(demos):
 def test_the_bound_pushes_failures_down_and_nothing_else(demos):
     model = DopamineModel.create(small_config(), task="squares").eval()
     batch = model.dataset([*demos, square_episode(99, success=False)]).batch(3, 0, 0)
-    net = HopLoss(model.network, model.config, batch)
+    net = HopLoss(model.network, model.config, batch, model.training_features)
     embedding = net.network.fuse(net._encode())
     first = net._failures(embedding)
     assert first > 0
