@@ -16,6 +16,7 @@ VERBS = {
     "data": "look at a dataset (er data inspect PATH) or recover a killed recording",
     "train-reward": "train a reward model from demonstrations",
     "eval-reward": "measure a reward model beside trivial baselines",
+    "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",

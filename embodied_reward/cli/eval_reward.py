@@ -18,6 +18,7 @@ from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.eval_reward_groups import print_groups, print_robustness
 from embodied_reward.cli.eval_reward_table import print_readings, print_table
 from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.cli.reward_model_path import RewardModelPath
 from embodied_reward.data import check_dataset
 from embodied_reward.errors import ConfigError
 from embodied_reward.files import replacing
@@ -36,14 +37,6 @@ from embodied_reward.training.seeding import set_threads
 from embodied_reward.types import Episode
 
 MODEL = "model"
-
-
-@dataclass(frozen=True)
-class RewardModelPath:
-    """Which trained reward model."""
-
-    path: str | None = None
-    """run folder, checkpoint or pretrained_model folder"""
 
 
 @dataclass(frozen=True)

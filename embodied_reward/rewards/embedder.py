@@ -8,7 +8,7 @@ from torch import Tensor
 from embodied_reward.scoring.scorer import Trunk
 from embodied_reward.scoring.status import Priority
 
-BATCH = 256  # pictures of one trunk call
+BATCH = 32  # pictures of one trunk call; on CPUs larger ones leave the cache
 
 
 class Embedder(Protocol):
