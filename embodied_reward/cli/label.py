@@ -145,8 +145,7 @@ def _label(
     file: LabelFile,
     mine: list[int],
 ) -> None:
-    # Strict: a frame's label must not depend on what was labelled before it, or by whom.
-    with config.cache.open("strict") as core, progress_bar() as bar:
+    with config.cache.open() as core, progress_bar() as bar:
         model.use(core)
         task = bar.add_task("frames", total=sum(episodes.lengths[k] for k in mine))
         for k in mine:

@@ -81,6 +81,8 @@ class VisualModel(RewardModel):
 
     def prefetch(self, frames: Mapping[str, UInt8]) -> None:
         """See the base class."""
+        if isinstance(self._embedder, Direct):
+            return
         stacked, present = self._stack(frames)
         shown = stacked[present]
         if len(shown):
