@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_reward import rewards
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.eval_reward_groups import print_groups, print_robustness
@@ -61,6 +62,7 @@ class EvalRewardConfig:
     """bootstrap resamples of the 95 % intervals"""
     seed: int = 0
     """seed of the bootstrap and of the random baseline"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
     device: str = "cpu"
     """cpu, cuda or mps"""
     threads: int = 0
@@ -87,7 +89,8 @@ def eval_reward(config: EvalRewardConfig) -> int:
     folder = _output_dir(config, model)
     changed = _robustness(config, model, predictors)
     again = pick_shown(episodes.successes, config.robustness)
-    judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
+    with config.cache.shared_by(*models.values()):
+        judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
     table = _summaries(config, judged)
     plot_summary(folder / "summary.png", table, judged[MODEL], models=len(models))
     report = _report(config, models, judged, table, reference)

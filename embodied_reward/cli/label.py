@@ -145,13 +145,11 @@ def _label(
     file: LabelFile,
     mine: list[int],
 ) -> None:
-    with config.cache.open() as core, progress_bar() as bar:
-        model.use(core)
+    with config.cache.shared_by(model), progress_bar() as bar:
         task = bar.add_task("frames", total=sum(episodes.lengths[k] for k in mine))
         for k in mine:
             file.write(k, label_episode(model, episodes[k], episodes.rows(k)))
             bar.advance(task, episodes.lengths[k])
-        model.use(None)
 
 
 def _closing(file: LabelFile) -> None:

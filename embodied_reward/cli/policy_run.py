@@ -114,9 +114,8 @@ class PolicyRun:
             # With worker processes, pictures come environment by environment.
             views = len(self.config.reward.views or models[0].card.views)
             together = 1 if self.config.workers == "subprocess" else self.config.n_envs
-            core = self._open.enter_context(self.config.cache.open(batch=views * together))
-            for model in models:
-                model.use(core)
+            sharing = self.config.cache.shared_by(*models, batch=views * together)
+            self._open.enter_context(sharing)
 
     def opening(self) -> str:
         """Return what the policy learns from, and what about the potential may slow it down."""

@@ -8,6 +8,7 @@ that dies, raises or hangs becomes one error that names it.
 
 import contextlib
 import multiprocessing as mp
+import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -191,6 +192,8 @@ class WorkerVecEnv(SubprocVecEnv):
 
 def _serve(remote: Connection, parent: Connection, make: CloudpickleWrapper) -> None:
     """Run Stable-Baselines3's worker; say what went wrong before leaving."""
+    # Ctrl-C reaches the whole group; who takes the steps finishes one and then ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         _worker(remote, parent, make)
     except Exception as error:  # noqa: BLE001 (an environment may raise anything)
