@@ -44,6 +44,7 @@ from embodied_reward.shaping.workers import WorkerVecEnv
 from embodied_reward.types import Scores, UInt8
 
 COUNT, VIEWS, SIZE = 8, ("corner2", "gripperPOV"), 64
+PRELOAD = ("embodied_reward.cli.policy_env", "embodied_reward.data")
 DEMOS = Path(__file__).parents[1] / "datasets" / "window_open_tiny"
 
 
@@ -88,7 +89,8 @@ def reward_model() -> DopamineModel:
 def environments(kind: type) -> VecEnv:
     config = EnvConfig(id="metaworld/window-open-v3", horizon=100_000)
     single = SingleEnv(config, views=VIEWS, size=SIZE, frames=True)
-    venv = kind([partial(single.make, seed) for seed in range(COUNT)])
+    makers = [partial(single.make, seed) for seed in range(COUNT)]
+    venv = WorkerVecEnv(makers, preload=PRELOAD) if kind is WorkerVecEnv else kind(makers)
     venv.seed(0)
     return venv
 

@@ -49,7 +49,8 @@ class WorkerVecEnv(SubprocVecEnv):
 
     Args:
         env_fns: picklable functions that make the environments.
-        timeout: seconds that an environment may take for a step, a reset or its making [s].
+        timeout: seconds that an environment may take for a step or a reset, and ten times that
+            for its making, which imports a simulator [s].
         preload: modules that are imported once for all processes, before they start.
 
     Attributes:
@@ -65,7 +66,7 @@ class WorkerVecEnv(SubprocVecEnv):
         self,
         env_fns: Sequence[Callable[[], gym.Env]],
         *,
-        timeout: float = 120.0,
+        timeout: float = 60.0,
         preload: Sequence[str] = PRELOAD,
     ) -> None:
         self.waiting, self.closed, self.timeout = False, False, timeout
@@ -83,7 +84,7 @@ class WorkerVecEnv(SubprocVecEnv):
             self.processes.append(process)
             theirs.close()
         self._send([("get_spaces", None)] * len(env_fns))
-        observation, action = self._gather("when it was made")[0]
+        observation, action = self._gather("when it was made", patience=10.0)[0]
         VecEnv.__init__(self, len(env_fns), observation, action)
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -145,18 +146,22 @@ class WorkerVecEnv(SubprocVecEnv):
             except OSError:
                 raise self._lost(row, f"at '{message[0]}'") from None
 
-    def _gather(self, when: str, hear: Callable[[int, Any], None] | None = None) -> list[Any]:
+    def _gather(
+        self,
+        when: str,
+        hear: Callable[[int, Any], None] | None = None,
+        patience: float = 1.0,
+    ) -> list[Any]:
         """Return one answer of every process, in their order."""
         answers: dict[int, Any] = {}
         pending: dict[Connection, int] = {r: k for k, r in enumerate(self.remotes)}
-        deadline = time.monotonic() + self.timeout
+        timeout = patience * self.timeout
+        deadline = time.monotonic() + timeout
         while pending:
             ready = wait(list(pending), max(0.0, deadline - time.monotonic()))
             if not ready:
                 row = min(pending.values())
-                raise self._broken(
-                    f"environment {row} gave no answer within {self.timeout:g} s {when}"
-                )
+                raise self._broken(f"environment {row} gave no answer within {timeout:g} s {when}")
             for remote in ready:
                 row = pending.pop(remote)  # type: ignore[arg-type]
                 answers[row] = self._receive(row, when)
