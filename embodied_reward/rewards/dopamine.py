@@ -196,6 +196,8 @@ class DopamineModel(VisualModel):
 
     def _advance(self, reader: HopReader, now: Tensor, anchors: Anchors, carry: Carry) -> Reading:
         mode, gate = self.config.inference, self.config.gate()
+        if mode in MARKOV:
+            return begin(anchors, mode, gate)
         before = Reading(carry["potential"].cpu().numpy(), carry["variance"].cpu().numpy())
         hop = reader.hop(carry["previous"], now)
         first, later = begin(anchors, mode, gate), advance(before, hop, anchors, mode, gate)

@@ -46,6 +46,20 @@ class HopNetwork(nn.Module):
         pairs = torch.cat([before, after, after - before, start, goal], -1)
         return torch.stack([head(pairs) for head in self.hop_heads])
 
+    def hop_of_each(self, before: Tensor, after: Tensor, start: Tensor, goal: Tensor) -> Tensor:
+        """Return what `hop` does for parts Tensor["#k #p d"] that broadcast, Tensor["m k p bins"].
+
+        The first layer is linear in each part, so one that many pairs share is multiplied once.
+        """
+        heads = []
+        for head in self.hop_heads:
+            first, *rest = head  # type: ignore[misc]
+            b, a, change, s, g = first.weight.chunk(5, 1)
+            moments = before @ (b - change).T + after @ (a + change).T
+            hidden = moments + start @ s.T + goal @ g.T + first.bias
+            heads.append(nn.Sequential(*rest)(hidden))
+        return torch.stack(heads)
+
     def success(self, frame: Tensor, goal: Tensor) -> Tensor:
         """Return success logits Tensor["n"] for embeddings Tensor["n d"]."""
         return self.success_head(torch.cat([frame, goal], -1)).squeeze(-1)

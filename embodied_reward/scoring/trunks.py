@@ -1,7 +1,6 @@
 """Trunks made of our image encoders."""
 
 import hashlib
-import itertools
 import json
 
 import torch
@@ -18,10 +17,23 @@ def preprocess_name(*facts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _state(module: nn.Module) -> tuple:
-    """Return what changes with every in-place write to, and every exchange of, a weight."""
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return tuple((t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors)
+class _Weights:
+    """Watches the weights of a module; `state` changes with every write to one, or exchange."""
+
+    def __init__(self, module: nn.Module) -> None:
+        # The modules' own dictionaries, in which a weight may be exchanged: ten times faster than
+        # `parameters()`, and asked for with every batch.
+        held = [(m._parameters, m._buffers) for m in module.modules()]
+        self._held = [part for pair in held for part in pair if part]
+
+    @property
+    def state(self) -> list[tuple[int, int]]:
+        return [
+            (t.data_ptr(), -1 if t.is_inference() else t._version)
+            for part in self._held
+            for t in part.values()
+            if t is not None
+        ]
 
 
 class EncoderTrunk(Trunk):
@@ -43,12 +55,13 @@ class EncoderTrunk(Trunk):
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.digest = digest_of(encoder, json.dumps(encoder.description(), sort_keys=True))
         self.preprocess_id = preprocess_name("square-antialias", encoder.image_size, "unit")
-        self._state: tuple | None = _state(encoder)
+        self._weights = _Weights(encoder)
+        self._state: list | None = self._weights.state
 
     @property
     def stale(self) -> bool:
         """See the base class; writes through `Tensor.data` go unnoticed, so `retire` then."""
-        return self._state != _state(self.encoder)
+        return self._state != self._weights.state
 
     def retire(self) -> None:
         """Declare the trunk stale, because the weights are going to change."""
