@@ -17,6 +17,7 @@ VERBS = {
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
+    "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",

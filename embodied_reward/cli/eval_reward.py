@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from embodied_reward import rewards
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.eval_reward_groups import print_groups, print_robustness
 from embodied_reward.cli.eval_reward_table import print_readings, print_table
 from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.cli.reward_model_path import RewardModelPath
 from embodied_reward.data import check_dataset
 from embodied_reward.errors import ConfigError
 from embodied_reward.files import replacing
@@ -36,14 +38,6 @@ from embodied_reward.training.seeding import set_threads
 from embodied_reward.types import Episode
 
 MODEL = "model"
-
-
-@dataclass(frozen=True)
-class RewardModelPath:
-    """Which trained reward model."""
-
-    path: str | None = None
-    """run folder, checkpoint or pretrained_model folder"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,7 @@ class EvalRewardConfig:
     """bootstrap resamples of the 95 % intervals"""
     seed: int = 0
     """seed of the bootstrap and of the random baseline"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
     device: str = "cpu"
     """cpu, cuda or mps"""
     threads: int = 0
@@ -94,7 +89,8 @@ def eval_reward(config: EvalRewardConfig) -> int:
     folder = _output_dir(config, model)
     changed = _robustness(config, model, predictors)
     again = pick_shown(episodes.successes, config.robustness)
-    judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
+    with config.cache.shared_by(*models.values()):
+        judged = _judge_all(config, predictors, episodes, shown, folder, changed, again)
     table = _summaries(config, judged)
     plot_summary(folder / "summary.png", table, judged[MODEL], models=len(models))
     report = _report(config, models, judged, table, reference)

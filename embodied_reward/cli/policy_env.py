@@ -1,7 +1,8 @@
 """What `er train-policy` and `er eval-policy` share: the environment around a policy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -19,11 +20,15 @@ from embodied_reward.shaping.frames import FramesInInfo, ProgressInInfo, Scorer
 from embodied_reward.shaping.tiers import TieredProgress, TieredScorer, Tiers
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
 from embodied_reward.shaping.watch import DetectedSuccess, SuccessWatch
+from embodied_reward.shaping.workers import WorkerVecEnv
 
 if TYPE_CHECKING:
     from embodied_reward.envs import VisualEnv
 
 DEFAULT_SIZE = 64
+
+WORKERS = ("serial", "subprocess")
+"""Step environments in turn, or each in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,49 @@ def plain_env(
     return make_env(config, views=views, size=size, seed=seed, **kwargs)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SingleEnv:
+    """How one of the learner's environments is made, in this process or in another.
+
+    Attributes:
+        config: the `--env.*` group.
+        views: cameras; none leaves the choice to the environment.
+        size: pixels of the pictures.
+        frames: put them into `info`.
+        hold: frames that are shown after a success ended the episode.
+        progress: put the true progress into `info`.
+        tiers: divide that progress.
+        detector: pays in place of the simulator's success; for this process only.
+    """
+
+    config: EnvConfig = field(kw_only=False)
+    views: tuple[str, ...] = ()
+    size: int | tuple[int, int] = DEFAULT_SIZE
+    frames: bool = False
+    hold: int = 0
+    progress: bool = False
+    tiers: Tiers | None = None
+    detector: Watched | None = None
+
+    def make(self, seed: int) -> gym.Env:
+        """Build the environment."""
+        env: gym.Env = plain_env(
+            self.config,
+            seed,
+            views=self.views,
+            size=self.size,
+            terminate_on_success=self.detector is None,
+        )
+        if self.progress:
+            env = ProgressInInfo(env)
+            env = TieredProgress(env, self.tiers) if self.tiers else env
+        if self.frames:
+            env = FramesInInfo(env, hold=self.hold)
+        if self.detector:
+            env = DetectedSuccess(env, self.detector.watch(1))
+        return Monitor(FlattenObservation(RescaleAction(env, np.float32(-1), np.float32(1))))
+
+
 def learner_env(
     config: EnvConfig,
     mode: RewardMode,
@@ -79,30 +127,32 @@ def learner_env(
     size: int | tuple[int, int] = DEFAULT_SIZE,
     watched: Watched | None = None,
     views: Sequence[str] = (),
+    workers: str = "serial",
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 
     From inside out: environment, progress or frames for the reward, a detector that pays,
     RescaleAction, FlattenObservation, Monitor (so that logged returns are the base reward's),
     vector environment, reward. `views` are rendered; by default those that the models know.
+    `workers` is one of `WORKERS`.
+
+    Raises:
+        EnvError: an environment cannot be made, or its process died.
     """
     pays = watched is not None and watched.pays
-    views = views or _views(scorer, watched)
-
-    def one(index: int) -> gym.Env:
-        env: gym.Env = plain_env(
-            config, seed + index, views=views, size=size, terminate_on_success=not pays
-        )
-        if mode.source == "progress":
-            env = TieredProgress(ProgressInInfo(env), tiers) if tiers else ProgressInInfo(env)
-        if mode.source == "scorer" or watched:
-            env = FramesInInfo(env, hold=watched.hold if watched else 0)
-        if watched and pays:
-            env = DetectedSuccess(env, watched.watch(1))
-        return Monitor(FlattenObservation(RescaleAction(env, np.float32(-1), np.float32(1))))
-
-    envs = [one(index) for index in range(count)]
-    vector = DummyVecEnv([lambda env=env: env for env in envs])
+    single = SingleEnv(
+        config,
+        views=tuple(views or _views(scorer, watched)),
+        size=size,
+        frames=mode.source == "scorer" or watched is not None,
+        hold=watched.hold if watched else 0,
+        progress=mode.source == "progress",
+        tiers=tiers,
+        detector=watched if pays else None,
+    )
+    makers = [partial(single.make, seed + index) for index in range(count)]
+    subprocess = workers == "subprocess"
+    vector = WorkerVecEnv(makers, preload=[__name__]) if subprocess else DummyVecEnv(makers)
     vector.seed(seed)
     watch = watched.watch(count, scorer) if watched and not pays else None
     if scorer is not None and tiers:

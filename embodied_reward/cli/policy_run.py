@@ -73,6 +73,7 @@ class PolicyRun:
                 f"'{config.reward.path}' scores whole episodes only; it cannot shape online"
             )
         self.watched = watched(config, reward)
+        self._share(reward)
         self.eval_env = plain_env(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
         if reward is not None and not reward.task:
@@ -94,6 +95,7 @@ class PolicyRun:
             size=_picture_size(reward or (self.watched and self.watched.model), episodes),
             watched=self.watched,
             views=config.reward.views,
+            workers=config.workers,
         )
         self._open.callback(self.env.close)
         self.model = self._build(demos, cloning=found is None)
@@ -104,6 +106,16 @@ class PolicyRun:
             self.env.seed(_scene_seed(config.seed, done))
         save_config(dataclasses.replace(config, resume=False), self.folder)
         return done
+
+    def _share(self, reward: RewardModel | None) -> None:
+        """Let all reward models run their image encoders on one core, which closes last."""
+        models = [m for m in (reward, self.watched and self.watched.model) if m is not None]
+        if models:
+            # With worker processes, pictures come environment by environment.
+            views = len(self.config.reward.views or models[0].card.views)
+            together = 1 if self.config.workers == "subprocess" else self.config.n_envs
+            sharing = self.config.cache.shared_by(*models, batch=views * together)
+            self._open.enter_context(sharing)
 
     def opening(self) -> str:
         """Return what the policy learns from, and what about the potential may slow it down."""

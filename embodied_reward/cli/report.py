@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_reward import config as configs
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.report_material import find_material, run_folder
@@ -56,6 +57,7 @@ class ReportConfig:
     """bootstrap resamples of the 95 % intervals"""
     seed: int = 0
     """seed of the bootstrap, the random baseline and the probes"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
     device: str = "cpu"
     """cpu, cuda or mps"""
     threads: int = 0
@@ -114,7 +116,8 @@ def reward_page(config: ReportConfig, path: Path) -> str:
         reference=material.reference,
     )
     training = read_rows(run / "metrics.jsonl") if run else []
-    evidence = gather(config, model, material, origin, training)
+    with config.cache.shared_by(model):
+        evidence = gather(config, model, material, origin, training)
     _print_summary(evidence)
     return render(reward_document(evidence))
 

@@ -15,10 +15,11 @@ import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
-from embodied_reward.errors import ConfigError
+from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.policies.config import PolicyConfig, SACConfig
 from embodied_reward.shaping import RewardMode, mode_named
 
@@ -74,10 +75,14 @@ class TrainPolicyConfig:
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     steps: int = 4000
     """decisions in all, over all environments"""
     n_envs: int = 1
-    """environments, stepped in turn and scored in one batch"""
+    """environments, scored in one batch"""
+    workers: str = "serial"
+    """serial steps the environments in turn; subprocess gives each its own process, and scores
+    frames while slower environments still simulate"""
     seed: int = 1000
     """seed of scenes, weights, batches and exploration"""
     threads: int = 0
@@ -144,12 +149,26 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
     for name, value in (("steps", config.steps), ("n_envs", config.n_envs)):
         if value < 1:
             raise ConfigError(f"--{name} must be at least 1, got {value}")
+    check_workers(config)
     if config.eval.n_episodes < 1 or config.eval.freq < 0:
         raise ConfigError("--eval.n_episodes must be at least 1 and --eval.freq at least 0")
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
     return mode
+
+
+def check_workers(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for a way of stepping that there is not, or that cannot be."""
+    known = ("serial", "subprocess")
+    if config.workers not in known:
+        hint = did_you_mean(config.workers, known)
+        raise ConfigError(f"--workers={config.workers} is unknown; {hint}")
+    if config.workers == "subprocess" and config.success.pays:
+        raise ConfigError(
+            "--success.pays=true judges inside each environment, which --workers=subprocess has in "
+            "other processes, away from the detector; use --workers=serial"
+        )
 
 
 def check_tiers(reward: RewardConfig, mode: RewardMode) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from embodied_reward import config as configs
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.device import pick_device
@@ -40,6 +41,7 @@ class TrainRewardConfig(OptimizationConfig):
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     reward_model: RewardModelConfig = field(default_factory=DopamineConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     episodes: tuple[int, ...] = ()
     """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
@@ -96,8 +98,11 @@ def train_reward(config: TrainRewardConfig) -> int:
         print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
     save_config(config, folder)
     _announce(config, trainer, folder)
+    # Features of an encoder that is trained are old after every step; those of a frozen one stay.
+    frozen = [trainer.model] if trainer.model.frozen else []
     try:
-        best = trainer.run()
+        with config.cache.shared_by(*frozen):
+            best = trainer.run()
     except KeyboardInterrupt:
         print(f"\nstopped at step {trainer.step}; continue with\n  {_resume_command(folder)}")
         return 130

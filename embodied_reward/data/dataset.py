@@ -11,7 +11,7 @@ import numpy as np
 from embodied_reward.data import schema, staging
 from embodied_reward.data.lerobot import LeRobotSource
 from embodied_reward.errors import DatasetError, did_you_mean
-from embodied_reward.types import Episode, Float32, UInt8
+from embodied_reward.types import Episode, Float32, Int64, UInt8
 
 
 class EpisodeSequence(Sequence[Episode]):
@@ -76,6 +76,17 @@ class EpisodeSequence(Sequence[Episode]):
     def size(self, view: str) -> tuple[int, int]:
         """Return the declared (height, width) of a view in pixels."""
         return self._sources[0].size(view)
+
+    def rows(self, index: int) -> dict[str, Int64]:
+        """Return LeRobot's numbers of an episode's frames, each Int64["t"].
+
+        `index` counts through the whole dataset, `episode_index` is the episode's own number,
+        `frame_index` counts inside the episode.
+        """
+        source, number, _ = self._rows[index]
+        names = ["index", "episode_index", "frame_index"]
+        found = self._sources[source].columns(number, names)
+        return {name: found[name][:, 0].astype(np.int64) for name in names}
 
     def storage(self, view: str) -> str:
         """Return how a view is stored: `image` (lossless) or `video`."""

@@ -5,6 +5,8 @@ probability of **success**. Evaluation is deterministic: eval mode, no sampling.
 
     card                         what the model is, for logs and checks
     score_episode(episode)       -> EpisodeScores, for labelling and metrics
+    trunk                        the image encoder alone, which is nearly all the cost
+    use(core)                    run the trunk through a scoring core: batched, cached
     encode(frames)               -> features of one frame of b environments
     start(features, rows)        begin a new episode in these environments
     score(features, rows)        -> Scores of the current frame
@@ -26,6 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from embodied_reward.errors import ConfigError
+from embodied_reward.rewards.embedder import Embedder
+from embodied_reward.scoring.scorer import Trunk
+from embodied_reward.scoring.status import Priority
 from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
@@ -124,7 +129,28 @@ class RewardModel(nn.Module, abc.ABC):
     def load(cls, folder: Path) -> "RewardModel":
         """Read what `save` wrote, in eval mode. Raises CheckpointError."""
 
-    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
+    @property
+    def trunk(self) -> Trunk | None:
+        """The image encoder; None for a method without one, or with several."""
+        return None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves the image encoder alone, so that its features can be kept."""
+        return False
+
+    def use(self, embedder: Embedder | None) -> None:
+        """Run the trunk through a scoring core from now on; None runs it directly again.
+
+        Scores are the same within float tolerance. A core outlives every call of the model.
+        """
+
+    def prefetch(self, frames: Mapping[str, UInt8]) -> None:
+        """Tell the core which pictures `encode` will be asked for; does not wait."""
+
+    def encode(
+        self, frames: Mapping[str, UInt8], *, priority: Priority = Priority.TRAINER
+    ) -> Tensor:
         """Encode one frame per environment, view -> UInt8["b h w 3"], to features [b v d]."""
         raise NotImplementedError(f"'{self.name}' scores whole episodes only")
 

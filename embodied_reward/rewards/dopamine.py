@@ -17,7 +17,6 @@ the heads are two-hot distributions; a success head is trained beside them, beca
 not be read off progress.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,7 +36,7 @@ from embodied_reward.math.fusion import (
     read_mode,
     read_modes,
 )
-from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
+from embodied_reward.rewards.base import Card, Carry, device_of
 from embodied_reward.rewards.dopamine_assembly import BatchSettings, HopBatch
 from embodied_reward.rewards.dopamine_batches import HopDataset
 from embodied_reward.rewards.dopamine_config import DopamineConfig
@@ -45,13 +44,12 @@ from embodied_reward.rewards.dopamine_demos import decode_demos
 from embodied_reward.rewards.dopamine_loss import HopLoss
 from embodied_reward.rewards.dopamine_network import HopNetwork
 from embodied_reward.rewards.dopamine_reader import HopReader, subsets
-from embodied_reward.types import Episode, EpisodeScores, Float64, Int64, Scores, UInt8
+from embodied_reward.rewards.visual import VisualModel, split_presence
+from embodied_reward.types import Episode, EpisodeScores, Float64, Int64, Scores
 from embodied_reward.vision.encoders import build_encoder, rebuild
-from embodied_reward.vision.frames import masked_frames, shows_something
-from embodied_reward.vision.preprocess import resize_frames, to_input
 
 
-class DopamineModel(RewardModel):
+class DopamineModel(VisualModel):
     """Multi-view pairwise hop model; see the module docstring."""
 
     name: ClassVar[str] = "dopamine"
@@ -81,7 +79,7 @@ class DopamineModel(RewardModel):
         return Card(
             type=self.name,
             views=self.config.views,
-            image_size=self.network.encoder.image_size,
+            image_size=self.image_size,
             markov=self.config.inference in MARKOV,
             task=self.task,
             weights_sha256=self._digest,
@@ -100,7 +98,7 @@ class DopamineModel(RewardModel):
         demos = decode_demos(
             episodes,
             views=config.views,
-            size=self.network.encoder.image_size,
+            size=self.image_size,
             chunk=config.chunk,
             subtasks=config.subtasks,
             n_subtasks=config.n_subtasks,
@@ -125,31 +123,9 @@ class DopamineModel(RewardModel):
 
     def loss(self, batch: HopBatch) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch and its parts; see `HopLoss`."""
-        return HopLoss(self.network, self.config, batch)()
+        return HopLoss(self.network, self.config, batch, self.training_features)()
 
     # --- inference ---
-
-    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
-        """See the base class; a view that is missing, black or flat is masked.
-
-        Returns:
-            Tensor["b v d+1"]; the last column is 1 where the view is there.
-
-        Raises:
-            DatasetError: none of the model's views is among `frames`.
-        """
-        given = [v for v in self.config.views if v in frames]
-        if not given:
-            raise DatasetError(
-                f"the reward model needs the views {', '.join(self.config.views)}; "
-                f"the frames have {', '.join(frames) or 'none'}"
-            )
-        size, count = self.network.encoder.image_size, len(frames[given[0]])
-        images = torch.zeros(count, len(self.config.views), size, size, 3, dtype=torch.uint8)
-        for k, view in enumerate(self.config.views):
-            if view in frames:
-                images[:, k] = resize_frames(torch.from_numpy(np.array(frames[view])), size)
-        return self._encode(images, shows_something(images))
 
     def start(self, features: Tensor) -> Carry:
         """See the base class."""
@@ -168,8 +144,9 @@ class DopamineModel(RewardModel):
     def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
         """See the base class. A row without any working camera is NaN and not `ok`."""
         now, reader = self._subsets(features), self._reader(self.task)
-        ok = (features[..., -1] > 0.5).any(1).cpu().numpy()
-        anchors, spread = reader.joint(carry["first"], now, features[..., -1] > 0.5)
+        _, present = split_presence(features)
+        ok = present.any(1).cpu().numpy()
+        anchors, spread = reader.joint(carry["first"], now, present)
         fused = self._advance(reader, now[:, 0], anchors, carry)
         after = {
             "first": carry["first"],
@@ -187,8 +164,8 @@ class DopamineModel(RewardModel):
 
         Frames without any working camera are NaN, and so is a view where it is masked.
         """
-        features, reader = self._episode_features(episode), self._reader(episode.task)
-        embedding, present = self._subsets(features), features[..., -1] > 0.5
+        features, reader = self.episode_features(episode), self._reader(episode.task)
+        embedding, (_, present) = self._subsets(features), split_presence(features)
         hops, anchors = reader.along(embedding[:, 0])
         _, spread = reader.joint(embedding[:1].expand_as(embedding), embedding, present)
         ok = present.any(1).cpu().numpy()
@@ -205,35 +182,22 @@ class DopamineModel(RewardModel):
     @torch.inference_mode()
     def readings(self, episode: Episode) -> tuple[Reading, Anchors]:
         """Return the hops between adjacent frames and the anchored readings of every frame."""
-        features = self._episode_features(episode)
+        features = self.episode_features(episode)
         return self._reader(episode.task).along(self._subsets(features)[:, 0])
 
     @torch.inference_mode()
     def hops(self, episode: Episode, before: Int64, after: Int64) -> Float64:
         """Predict hops in [-1, 1] between frames of one episode, Int64["p"] -> Float64["p"]."""
-        embedding = self._subsets(self._episode_features(episode))[:, 0]
+        embedding = self._subsets(self.episode_features(episode))[:, 0]
         return self._reader(episode.task).hop(embedding[before], embedding[after]).mean
 
-    def _episode_features(self, episode: Episode) -> Tensor:
-        size = self.network.encoder.image_size
-        frames, present = masked_frames(episode, self.config.views, size)
-        pairs = zip(frames.split(128), present.split(128), strict=True)
-        return torch.cat([self._encode(*pair) for pair in pairs])
-
-    def _encode(self, frames: Tensor, present: Tensor) -> Tensor:
-        """Encode uint8 Tensor["n v h w 3"] to Tensor["n v d+1"], the last column presence."""
-        n, v = present.shape
-        device = device_of(self)
-        frames, present = frames.to(device), present.to(device)
-        images = to_input(frames.flatten(0, 1), self.network.encoder.image_size)
-        features = self.network.encode(images.unflatten(0, (n, v)), present)
-        return torch.cat([features, present.unsqueeze(-1).to(features)], -1)
-
     def _subsets(self, features: Tensor) -> Tensor:
-        return subsets(self.network, features[..., :-1], features[..., -1] > 0.5)
+        return subsets(self.network, *split_presence(features))
 
     def _advance(self, reader: HopReader, now: Tensor, anchors: Anchors, carry: Carry) -> Reading:
         mode, gate = self.config.inference, self.config.gate()
+        if mode in MARKOV:
+            return begin(anchors, mode, gate)
         before = Reading(carry["potential"].cpu().numpy(), carry["variance"].cpu().numpy())
         hop = reader.hop(carry["previous"], now)
         first, later = begin(anchors, mode, gate), advance(before, hop, anchors, mode, gate)
@@ -270,7 +234,7 @@ class DopamineModel(RewardModel):
         if task not in self._readers or self.training:
             rows = [i for i, name in enumerate(self.reference_tasks) if name == task]
             frames = (self.reference_start[rows], self.reference_goal[rows])
-            encoded = [self._encode(f, shows_something(f)) for f in frames]
+            encoded = [self.features(f) for f in frames]
             self._readers[task] = HopReader(
                 self.network, *(self._subsets(features)[:, 0] for features in encoded)
             )

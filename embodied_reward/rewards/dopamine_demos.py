@@ -11,7 +11,7 @@ from embodied_reward.errors import DatasetError
 from embodied_reward.math.hops import state_frames
 from embodied_reward.math.segmentation import choose_steps, segment
 from embodied_reward.types import Episode, Float64, Int64
-from embodied_reward.vision.frames import masked_frames
+from embodied_reward.vision.frames import episode_frames
 
 STATES = 24
 """States into which the median demonstration is cut where no chunk is given."""
@@ -61,7 +61,7 @@ def decode_demos(
     Raises:
         DatasetError: an episode has none of the views, or no annotation where one is asked for.
     """
-    decoded = [masked_frames(e, views, size) for e in episodes]
+    decoded = [episode_frames(e, views, size) for e in episodes]
     ends = [_ending(e) for e in episodes]
     keyframes: list[Int64 | None] = [
         _annotated(e, end, subtasks) for e, end in zip(episodes, ends, strict=True)

@@ -1,5 +1,7 @@
 """The training loss of `dopamine`."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,9 +10,9 @@ from embodied_reward.math import two_hot
 from embodied_reward.rewards.dopamine_assembly import HopBatch, HopPairs
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
-from embodied_reward.rewards.frame_network import balanced_bce
-from embodied_reward.vision.augment import augment
-from embodied_reward.vision.preprocess import to_input
+from embodied_reward.rewards.frame_network import balanced_bce, without
+
+Encode = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 class HopLoss:
@@ -22,10 +24,14 @@ class HopLoss:
         network: in training or eval mode.
         config: strengths and weights.
         batch: one batch, on the network's device or not.
+        encode: frames uint8 Tensor["n v h w 3"], bool Tensor["n v"] and a generator to features
+            Tensor["n v d"].
     """
 
-    def __init__(self, network: HopNetwork, config: DopamineConfig, batch: HopBatch) -> None:
-        self.network, self.config, self.batch = network, config, batch
+    def __init__(
+        self, network: HopNetwork, config: DopamineConfig, batch: HopBatch, encode: Encode
+    ) -> None:
+        self.network, self.config, self.batch, self.encode = network, config, batch, encode
         self.training = network.training
         self.generator = torch.Generator().manual_seed(batch.seed)
 
@@ -47,19 +53,13 @@ class HopLoss:
         }
 
     def _encode(self) -> Tensor:
-        batch, size = self.batch, self.network.encoder.image_size
-        n, v = batch.frames.shape[:2]
-        device = self.network.view_token.device
-        images = to_input(batch.frames.flatten(0, 1).to(device), size)
-        present = batch.present
-        if self.training and self.network.encoder.trainable:
-            c = self.config
-            images = augment(images, self.generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
+        batch, present = self.batch, self.batch.present
+        features = self.encode(batch.frames, present, self.generator)
         if self.training:
-            keep = keep_views(batch.part, v, self.config.view_dropout, self.generator)
-            # Never take the last camera away.
-            present = torch.where((present & keep).any(1, keepdim=True), present & keep, present)
-        return self.network.encode(images.unflatten(0, (n, v)), present.to(device))
+            views = present.shape[1]
+            keep = keep_views(batch.part, views, self.config.view_dropout, self.generator)
+            present = without(present, keep)
+        return self.network.mask(features, present.to(features.device))
 
     def _logits(self, embedding: Tensor, pairs: HopPairs) -> Tensor:
         start = self._reference(embedding[pairs.start], 0)

@@ -33,20 +33,6 @@ class HopNetwork(nn.Module):
         self.hop_heads = nn.ModuleList(_mlp(5 * dim, hidden, bins) for _ in range(heads))
         self.success_head = _mlp(2 * dim, hidden, 1)
 
-    def encode(self, images: Tensor, present: Tensor | None = None) -> Tensor:
-        """Encode every view of every frame on its own.
-
-        Args:
-            images: float Tensor["n v 3 h w"] in [0, 1].
-            present: bool Tensor["n v"]; False puts the view's token there.
-
-        Returns:
-            Tensor["n v d"].
-        """
-        n, v = images.shape[:2]
-        features = self.adapter(self.encoder(images.flatten(0, 1))).unflatten(0, (n, v))
-        return features if present is None else self.mask(features, present)
-
     def mask(self, features: Tensor, present: Tensor) -> Tensor:
         """Replace absent views of Tensor["n v d"] by their tokens; `present` is Bool["n v"]."""
         return torch.where(present.unsqueeze(-1), features, self.view_token)
@@ -59,6 +45,20 @@ class HopNetwork(nn.Module):
         """Return every head's logits Tensor["m p k"] for embeddings Tensor["p d"]."""
         pairs = torch.cat([before, after, after - before, start, goal], -1)
         return torch.stack([head(pairs) for head in self.hop_heads])
+
+    def hop_of_each(self, before: Tensor, after: Tensor, start: Tensor, goal: Tensor) -> Tensor:
+        """Return what `hop` does for parts Tensor["#k #p d"] that broadcast, Tensor["m k p bins"].
+
+        The first layer is linear in each part, so one that many pairs share is multiplied once.
+        """
+        heads = []
+        for head in self.hop_heads:
+            first, *rest = head  # type: ignore[misc]
+            b, a, change, s, g = first.weight.chunk(5, 1)
+            moments = before @ (b - change).T + after @ (a + change).T
+            hidden = moments + start @ s.T + goal @ g.T + first.bias
+            heads.append(nn.Sequential(*rest)(hidden))
+        return torch.stack(heads)
 
     def success(self, frame: Tensor, goal: Tensor) -> Tensor:
         """Return success logits Tensor["n"] for embeddings Tensor["n d"]."""

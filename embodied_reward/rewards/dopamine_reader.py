@@ -27,12 +27,12 @@ class HopReader:
 
     def hop(self, before: Tensor, after: Tensor) -> Reading:
         """Read H in [-1, 1] between embeddings Tensor["p d"]."""
-        return self._read(before.expand(len(self.goals), -1, -1), after)
+        return self._read(before[None], after)
 
     def anchored(self, first: Tensor, now: Tensor) -> Anchors:
         """Read progress of frames Tensor["n d"] against their starts and the stored goals."""
         forward = self.hop(first, now)
-        backward = self._read(self.goals[:, None].expand(-1, len(now), -1), now)
+        backward = self._read(self.goals[:, None], now)
         return Anchors(
             Reading(np.clip(forward.mean, 0, 1), forward.variance),
             Reading(np.clip(1 + backward.mean, 0, 1), backward.variance),
@@ -67,17 +67,11 @@ class HopReader:
         return logits.unflatten(0, shape[:2]).double().sigmoid().mean(0).cpu().numpy()
 
     def _read(self, before: Tensor, after: Tensor) -> Reading:
-        """Read pairs whose before-frames Tensor["k p d"] may differ between references."""
-        shape = before.shape
-        parts = (
-            before,
-            after.expand(shape),
-            self.starts[:, None].expand(shape),
-            self.goals[:, None].expand(shape),
-        )
-        logits = self.network.hop(*(x.flatten(0, 1) for x in parts)).double()
-        # [m k*p bins] -> [m*k p bins]: one mixture over heads and references.
-        apart = logits.unflatten(1, shape[:2]).flatten(0, 1)
+        """Read pairs whose before-frames Tensor["#k #p d"] may differ between references."""
+        references = (self.starts[:, None], self.goals[:, None])
+        logits = self.network.hop_of_each(before, after[None], *references).double()
+        # [m k p bins] -> [m*k p bins]: one mixture over heads and references.
+        apart = logits.flatten(0, 1)
         mean, variance = two_hot.expectation(two_hot.mixture(apart))
         return Reading(mean.cpu().numpy(), variance.cpu().numpy())
 

@@ -29,6 +29,8 @@ from embodied_reward.errors import CheckpointError, ConfigError, did_you_mean
 from embodied_reward.files import replacing
 from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelConfig
 from embodied_reward.rewards.dopamine_config import DopamineConfig
+from embodied_reward.rewards.embedder import Embedder
+from embodied_reward.scoring.status import Priority
 from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
 
 AGGREGATES = ("mean", "min", "lower")
@@ -149,9 +151,26 @@ class EnsembleModel(RewardModel):
 
     # --- inference ---
 
-    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
+    @property
+    def frozen(self) -> bool:
+        """See the base class."""
+        return all(m.frozen for m in self._models)
+
+    def use(self, embedder: Embedder | None) -> None:
+        """See the base class; members with one frozen encoder share its features."""
+        for member in self._models:
+            member.use(embedder)
+
+    def prefetch(self, frames: Mapping[str, UInt8]) -> None:
+        """See the base class."""
+        for member in self._models:
+            member.prefetch(frames)
+
+    def encode(
+        self, frames: Mapping[str, UInt8], *, priority: Priority = Priority.TRAINER
+    ) -> Tensor:
         """See the base class; the members' features lie side by side, [b k*v d]."""
-        return torch.cat([m.encode(frames) for m in self._models], 1)
+        return torch.cat([m.encode(frames, priority=priority) for m in self._models], 1)
 
     def start(self, features: Tensor) -> Carry:
         """See the base class; `<k>.<name>` is the carry of member k."""

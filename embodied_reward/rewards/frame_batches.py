@@ -19,12 +19,14 @@ class Video:
 
     Attributes:
         frames: uint8 Tensor["t v h w 3"].
+        present: bool Tensor["t v"], which camera shows something.
         end: the first frame that satisfies the task; the last frame of a failure.
         goals: Int64["g"], frames that satisfy the task; empty for a failure.
         fps: frames per second [Hz].
     """
 
     frames: Tensor
+    present: Tensor
     end: int
     goals: Int64
     fps: float
@@ -39,11 +41,13 @@ class FrameBatch:
 
     Attributes:
         frames: uint8 Tensor["n v h w 3"].
+        present: bool Tensor["n v"], which camera shows something.
         success: float32 Tensor["n"], 1 where the frame satisfies the task.
         seed: of augmentation and dropout.
     """
 
     frames: Tensor
+    present: Tensor
     success: Tensor
     seed: int
 
@@ -56,12 +60,12 @@ class FrameDataset(abc.ABC):
         failures: failed episodes; nobody knows their progress.
 
     Raises:
-        DatasetError: no episode is successful, or a view is missing.
+        DatasetError: no episode is successful, or one has none of the views.
     """
 
     def __init__(self, episodes: Sequence[Episode], *, views: Sequence[str], size: int) -> None:
-        frames = decode_all(episodes, views, size)
-        videos = [_video(e, f) for e, f in zip(episodes, frames, strict=True)]
+        decoded = decode_all(episodes, views, size)
+        videos = [_video(e, *pair) for e, pair in zip(episodes, decoded, strict=True)]
         # An episode that is solved from its first frame on shows no progress.
         self.demos = [v for v in videos if len(v.goals) and v.end > 0]
         self.failures = [v for v in videos if not len(v.goals)]
@@ -89,12 +93,15 @@ class FrameDataset(abc.ABC):
         return torch.stack([v.frames[0] for v in chosen]), torch.stack(goals)
 
 
-def gather(videos: Sequence[Video], chosen: Sequence[Int64]) -> tuple[Tensor, Tensor]:
-    """Stack the chosen frames of every video; returns `frames` and `success` of a FrameBatch."""
+def gather(videos: Sequence[Video], chosen: Sequence[Int64]) -> dict[str, Tensor]:
+    """Stack the chosen frames of every video: `frames`, `present` and `success` of a batch."""
     pairs = list(zip(videos, chosen, strict=True))
-    frames = torch.cat([v.frames[torch.from_numpy(at)] for v, at in pairs])
     success = np.concatenate([np.isin(at, v.goals) for v, at in pairs])
-    return frames, torch.from_numpy(success).float()
+    return {
+        "frames": torch.cat([v.frames[torch.from_numpy(at)] for v, at in pairs]),
+        "present": torch.cat([v.present[torch.from_numpy(at)] for v, at in pairs]),
+        "success": torch.from_numpy(success).float(),
+    }
 
 
 def some(frames: Int64, count: int, rng: np.random.Generator) -> Int64:
@@ -107,12 +114,12 @@ def _choose(videos: list[Video], count: int, rng: np.random.Generator) -> list[V
     return [videos[i] for i in picks]
 
 
-def _video(episode: Episode, frames: Tensor) -> Video:
+def _video(episode: Episode, frames: Tensor, present: Tensor) -> Video:
     last = len(frames) - 1
     if episode.success is False:
-        return Video(frames, last, np.empty(0, np.int64), episode.fps)
+        return Video(frames, present, last, np.empty(0, np.int64), episode.fps)
     known = episode.success_frames
     solved = np.flatnonzero(known) if known is not None else np.empty(0, np.int64)
     # A dataset that marks no frame ends where its demonstrator was content: at the last one.
     goals = solved if len(solved) else np.array([last])
-    return Video(frames, int(goals[0]), goals, episode.fps)
+    return Video(frames, present, int(goals[0]), goals, episode.fps)

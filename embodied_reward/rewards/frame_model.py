@@ -1,17 +1,16 @@
 """What the methods share that read a potential off the current frame alone.
 
 A method brings its batches (`dataset`), its training objective (`objective`) and its reading
-(`read`). Here are the encoding of several views, augmentation, view dropout, the success head,
-streaming, scoring of episodes and persistence.
+(`read`). Here are view dropout, the success head, streaming, scoring of
+episodes and persistence; the encoding of several views is in `visual.py`.
 
-A view that is missing is NaN in the features and is read as the learned token; a row without
-any view is NaN with `ok` False. The success head is trained beside the method with a balanced
+A view that is missing, black or flat is read as the learned token; a row without any view is NaN
+with `ok` False. The success head is trained beside the method with a balanced
 binary cross-entropy; with `success_weight=0` there is none and success is NaN, because a
 potential is no answer to whether the task is done.
 """
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,15 +21,13 @@ from torch import Tensor
 
 from embodied_reward import config as configs
 from embodied_reward import weights
-from embodied_reward.errors import ConfigError, DatasetError
-from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelConfig, device_of
+from embodied_reward.errors import ConfigError
+from embodied_reward.rewards.base import Card, Carry, RewardModelConfig
 from embodied_reward.rewards.frame_batches import FrameBatch, FrameDataset
-from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views
-from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
-from embodied_reward.vision.augment import augment
+from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views, without
+from embodied_reward.rewards.visual import VisualModel, split_presence
+from embodied_reward.types import Episode, EpisodeScores, Float64, Scores
 from embodied_reward.vision.encoders import Encoder, EncoderConfig, build_encoder, rebuild
-from embodied_reward.vision.frames import episode_frames
-from embodied_reward.vision.preprocess import to_input
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class FrameModelConfig(RewardModelConfig):
             raise ConfigError(f"--reward_model.success_weight={self.success_weight}: need >= 0")
 
 
-class FrameModel(RewardModel, abc.ABC):
+class FrameModel(VisualModel, abc.ABC):
     """Base of the methods; see the module docstring."""
 
     config: FrameModelConfig
@@ -93,16 +90,11 @@ class FrameModel(RewardModel, abc.ABC):
             extra={"success": self.config.success_weight > 0},
         )
 
-    @property
-    def image_size(self) -> int:
-        """Side of the encoder's input [px]."""
-        return self.network.encoder.image_size
-
     # --- what a method brings ---
 
     @abc.abstractmethod
     def dataset(self, episodes: list[Episode]) -> FrameDataset:
-        """Decode training episodes. Raises DatasetError: none is successful, a view is missing."""
+        """Decode training episodes. Raises DatasetError: none is successful, or one has no view."""
 
     @abc.abstractmethod
     def set_references(self, data: FrameDataset) -> None:
@@ -128,8 +120,7 @@ class FrameModel(RewardModel, abc.ABC):
 
         Augmentation and dropout act in training mode only and draw from `batch.seed`.
         """
-        generator = torch.Generator().manual_seed(batch.seed)
-        features, present = self._encode_batch(batch.frames, generator)
+        features, present = self._encode_batch(batch)
         fused = self.network.fuse(features, present)
         total, logs = self.objective(fused, batch)
         if self.config.success_weight:
@@ -138,38 +129,15 @@ class FrameModel(RewardModel, abc.ABC):
             logs["success_loss"] = success.item()
         return total, {"loss": total.item(), **logs}
 
-    def _encode_batch(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        n, v = frames.shape[:2]
-        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
-        present = torch.ones(n, v, dtype=torch.bool)
-        if self.training and self.network.encoder.trainable:
-            c = self.config
-            images = augment(images, generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
+    def _encode_batch(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
+        generator, present = torch.Generator().manual_seed(batch.seed), batch.present
+        features = self.training_features(batch.frames, present, generator)
         if self.training:
-            present = keep_views(n, v, self.config.view_dropout, generator)
-        return self.network.encode(images.unflatten(0, (n, v))), present.to(images.device)
+            keep = keep_views(*present.shape, self.config.view_dropout, generator)
+            present = without(present, keep)
+        return features, present.to(features.device)
 
     # --- inference ---
-
-    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
-        """See the base class; a view that `frames` lacks is NaN.
-
-        Raises:
-            DatasetError: none of the model's views is there.
-        """
-        views, device = self.config.views, device_of(self)
-        given = [k for k, view in enumerate(views) if view in frames]
-        if not given:
-            raise DatasetError(
-                f"the reward model needs the views {', '.join(views)}; "
-                f"the frames have {', '.join(frames) or 'none'}"
-            )
-        shown = [torch.from_numpy(np.array(frames[views[k]])).to(device) for k in given]
-        images = torch.stack([to_input(s, self.image_size) for s in shown], 1)
-        found = self.network.encode(images)
-        features = found.new_full((len(found), len(views), found.shape[-1]), torch.nan)
-        features[:, given] = found
-        return features
 
     def start(self, features: Tensor) -> Carry:
         """See the base class; the potential depends on the current frame alone."""
@@ -178,37 +146,35 @@ class FrameModel(RewardModel, abc.ABC):
     @torch.inference_mode()
     def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
         """See the base class."""
-        present = torch.isfinite(features).all(-1)
-        potential, success, spread = self._scores(features, present)
-        ok = present.any(-1).cpu().numpy() & np.isfinite(potential)
-        potential, success, spread = (
-            np.where(ok, values, np.nan) for values in (potential, success, spread)
-        )
-        return Scores(potential, success, spread, ok), carry
+        seen, present = split_presence(features)
+        potential, success, spread = self._scores(seen, present)
+        return Scores(potential, success, spread, np.isfinite(potential)), carry
 
     @torch.inference_mode()
     def score_episode(self, episode: Episode) -> EpisodeScores:
-        """See the base class; gives the potential of every view on its own as well."""
-        frames = episode_frames(episode, self.config.views, self.image_size)
-        features = torch.cat([self.encode_frames(part) for part in frames.split(128)])
-        present = torch.ones_like(features[..., 0], dtype=torch.bool)
+        """See the base class; gives the potential of every view on its own as well.
+
+        Frames without any working camera are NaN, and so is a view where it is masked.
+        """
+        features, present = split_presence(self.episode_features(episode))
         potential, success, spread = self._scores(features, present)
         alone = torch.eye(len(self.config.views), dtype=torch.bool, device=features.device)
         per_view = {
-            view: _numbers(self.read(features, alone[k].expand_as(present))[0])
+            view: self._scores(features, present & alone[k])[0]
             for k, view in enumerate(self.config.views)
         }
         return EpisodeScores(potential, success, spread, {}, per_view)
 
-    def encode_frames(self, frames: Tensor) -> Tensor:
-        """Encode uint8 Tensor["n v h w 3"], already of the model's size, to Tensor["n v d"]."""
-        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
-        return self.network.encode(images.unflatten(0, frames.shape[:2]))
-
     def _scores(self, features: Tensor, present: Tensor) -> tuple[Float64, Float64, Float64]:
+        """Return potential, success and spread; NaN where there is no view at all."""
         potential, spread = self.read(features, present)
         success = self.network.success(self.network.fuse(features, present)).sigmoid()
-        return _numbers(potential), _numbers(success), _numbers(spread)
+        seen = present.any(1)
+        potential, success, spread = (
+            torch.where(seen, values, torch.nan).cpu().double().numpy()
+            for values in (potential, success, spread)
+        )
+        return potential, success, spread
 
     # --- persistence ---
 
@@ -234,7 +200,3 @@ class FrameModel(RewardModel, abc.ABC):
         model.load_state_dict(state)
         model._digest = digest
         return model.eval()
-
-
-def _numbers(values: Tensor) -> Float64:
-    return values.cpu().double().numpy()

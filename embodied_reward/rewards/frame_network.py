@@ -27,10 +27,6 @@ class FrameNetwork(nn.Module):
         self.fusion = nn.Sequential(nn.Linear(views * dim, dim), nn.LayerNorm(dim), nn.GELU())
         self.success_head = mlp(dim, hidden, 1) if hidden else None
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Encode float Tensor["n v 3 h w"] in [0, 1] to Tensor["n v d"]."""
-        return self.adapter(self.encoder(images.flatten(0, 1))).unflatten(0, images.shape[:2])
-
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
         """Fuse Tensor["n v d"] to Tensor["n d"]; views absent from Bool["n v"] become tokens."""
         shown = torch.where(present.unsqueeze(-1), features, self.view_token)
@@ -53,6 +49,12 @@ def keep_views(n: int, views: int, rate: float, generator: torch.Generator) -> T
     keep = torch.rand(n, views, generator=generator) >= rate
     keep[torch.arange(n), torch.randint(0, views, (n,), generator=generator)] = True
     return keep
+
+
+def without(present: Tensor, keep: Tensor) -> Tensor:
+    """Drop views of Bool["n v"] but for `keep`, where that does not take the last camera away."""
+    left = present & keep
+    return torch.where(left.any(1, keepdim=True), left, present)
 
 
 def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:

@@ -120,10 +120,9 @@ class GoalDataset(FrameDataset):
         failed = [np.stack([c.at(c.moving), c.at(c.moving + 1)]) for c in bad]
         failed = np.concatenate([np.empty((2, 0), np.int64), *failed], axis=1)
         wrong = np.concatenate([rng.permutation(goal), rng.choice(ends, failed.shape[1])])
-        frames, success = gather(demos + failures, [clip.frames for clip in clips])
+        stacked = gather(demos + failures, [clip.frames for clip in clips])
         return GoalBatch(
-            frames=frames,
-            success=success,
+            **stacked,
             seed=int(rng.integers(2**62)),
             now=torch.from_numpy(np.concatenate(now)),
             after=torch.from_numpy(np.concatenate(after)),

@@ -23,6 +23,7 @@ from embodied_reward.errors import ConfigError
 from embodied_reward.rewards.base import device_of
 from embodied_reward.rewards.frame_batches import FrameDataset
 from embodied_reward.rewards.frame_model import FrameModel, FrameModelConfig
+from embodied_reward.rewards.visual import split_presence
 from embodied_reward.vision.encoders import Encoder
 
 
@@ -98,7 +99,8 @@ class GoalModel(FrameModel, abc.ABC):
         return potential, spread
 
     def _read(self, features: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
-        goals, now = self._goals_seen_by(views), self._embed(features, views)
+        goals = self._goals_seen_by(views)
+        now = self._embed(features, views.expand(features.shape[:2]))
         span = goals.far - goals.near
         span = torch.where(span > 0, span, torch.nan)
         potential = ((goals.far - self.distance(now, goals.embeddings)) / span).clamp(0, 1)
@@ -108,8 +110,13 @@ class GoalModel(FrameModel, abc.ABC):
     def _goals_seen_by(self, views: Tensor) -> Goals:
         key = tuple(views.tolist())
         if key not in self._goals or self.training:
-            start = self._embed(self.encode_frames(self.reference_start), views)
-            goal = self._embed(self.encode_frames(self.reference_goal), views)
+            start, goal = (
+                self._embed(found, present & views)
+                for found, present in (
+                    split_presence(self.features(frames))
+                    for frames in (self.reference_start, self.reference_goal)
+                )
+            )
             far, near = self._to_others(start, goal), self._to_others(goal, goal)
             self._goals[key] = Goals(goal, far, near)
         return self._goals[key]
@@ -121,9 +128,8 @@ class GoalModel(FrameModel, abc.ABC):
         rows = embedding.split(1)
         return torch.cat([self.distance(z, g) for z, g in zip(rows, others, strict=True)]).mean()
 
-    def _embed(self, features: Tensor, views: Tensor) -> Tensor:
-        fused = self.network.fuse(features, views.expand(features.shape[:2]))
-        return self.projection(fused)
+    def _embed(self, features: Tensor, present: Tensor) -> Tensor:
+        return self.projection(self.network.fuse(features, present))
 
     def train(self, mode: bool = True) -> "GoalModel":
         """Forget the goals' embeddings whenever the weights may change."""

@@ -80,11 +80,10 @@ class TimeDataset(FrameDataset):
         chosen = [some(np.r_[np.arange(v.end), v.goals], self.frames, rng) for v in demos]
         chosen += [some(np.arange(len(v)), self.frames, rng) for v in failures]
         videos = demos + failures
-        frames, success = gather(videos, chosen)
+        stacked = gather(videos, chosen)
         left = np.concatenate([_remaining(v, at) for v, at in zip(videos, chosen, strict=True)])
         return TimeBatch(
-            frames=frames,
-            success=success,
+            **stacked,
             seed=int(rng.integers(2**62)),
             remaining=torch.from_numpy(left).float(),
         )

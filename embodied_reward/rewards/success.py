@@ -11,7 +11,7 @@ can reach without being there, while the base reward must say "done". Its potent
 whatever needs progress refuses it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,23 +22,21 @@ from torch import Tensor
 from embodied_reward import config as configs
 from embodied_reward import weights
 from embodied_reward.errors import DatasetError
-from embodied_reward.rewards.base import Card, Carry, RewardModel, device_of
+from embodied_reward.rewards.base import Card, Carry
 from embodied_reward.rewards.detector import Calibration, Unit, fit_threshold
-from embodied_reward.rewards.frame_network import balanced_bce, keep_views
+from embodied_reward.rewards.frame_network import balanced_bce, keep_views, without
 from embodied_reward.rewards.success_batches import SuccessBatch, SuccessDataset, goal_frames
 from embodied_reward.rewards.success_config import SuccessConfig
 from embodied_reward.rewards.success_network import SuccessNetwork
-from embodied_reward.types import Episode, EpisodeScores, Float64, Scores, UInt8
-from embodied_reward.vision.augment import augment
+from embodied_reward.rewards.visual import VisualModel, split_presence
+from embodied_reward.types import Episode, EpisodeScores, Float64, Scores
 from embodied_reward.vision.encoders import Encoder, build_encoder, rebuild
-from embodied_reward.vision.frames import episode_frames
-from embodied_reward.vision.preprocess import to_input
 
 TRUNCATION = 0.7
 """Where successes are cut to stand in for failures: the latest cut of RoboReward's 10 to 70 %."""
 
 
-class SuccessModel(RewardModel):
+class SuccessModel(VisualModel):
     """Multi-view success classifier with a fitted threshold; see the module docstring."""
 
     name: ClassVar[str] = "success"
@@ -73,18 +71,13 @@ class SuccessModel(RewardModel):
             extra={"calibration": fitted},
         )
 
-    @property
-    def image_size(self) -> int:
-        """Side of the encoder's input [px]."""
-        return self.network.encoder.image_size
-
     # --- training ---
 
     def dataset(self, episodes: list[Episode]) -> SuccessDataset:
         """Decode training episodes.
 
         Raises:
-            DatasetError: none is successful, a view is missing, or the task is ambiguous.
+            DatasetError: none is successful, one has no view, or the task is ambiguous.
         """
         tasks = sorted({e.task for e in episodes})
         if len(tasks) > 1 and not self.config.task:
@@ -109,7 +102,7 @@ class SuccessModel(RewardModel):
         Augmentation and dropout act in training mode only and draw from `batch.seed`.
         """
         generator = torch.Generator().manual_seed(batch.seed)
-        fused = self.network.fuse(self._encode_batch(batch.frames, generator))
+        fused = self._fused_batch(batch, generator)
         start, target = fused[batch.start], batch.success.to(fused)
         if self.training:
             keep = torch.rand(len(start), generator=generator) >= self.config.start_dropout
@@ -122,16 +115,13 @@ class SuccessModel(RewardModel):
             "false_rate": _share(fires, 1 - target),
         }
 
-    def _encode_batch(self, frames: Tensor, generator: torch.Generator) -> Tensor:
-        n, v = frames.shape[:2]
-        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
-        present = torch.ones(n, v, dtype=torch.bool)
-        if self.training and self.network.encoder.trainable:
-            c = self.config
-            images = augment(images, generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
+    def _fused_batch(self, batch: SuccessBatch, generator: torch.Generator) -> Tensor:
+        present = batch.present
+        features = self.training_features(batch.frames, present, generator)
         if self.training:
-            present = keep_views(n, v, self.config.view_dropout, generator)
-        return self.network.encode(images.unflatten(0, (n, v)), present.to(images.device))
+            keep = keep_views(*present.shape, self.config.view_dropout, generator)
+            present = without(present, keep)
+        return self.network.fuse(features, present.to(features.device))
 
     # --- the threshold ---
 
@@ -171,57 +161,31 @@ class SuccessModel(RewardModel):
 
     # --- inference ---
 
-    def encode(self, frames: Mapping[str, UInt8]) -> Tensor:
-        """See the base class; a view that `frames` lacks is masked.
-
-        Raises:
-            DatasetError: none of the model's views is there.
-        """
-        views, size, device = self.config.views, self.image_size, device_of(self)
-        given = [view for view in views if view in frames]
-        if not given:
-            raise DatasetError(
-                f"the success detector needs the views {', '.join(views)}; "
-                f"the frames have {', '.join(frames) or 'none'}"
-            )
-        n = len(frames[given[0]])
-        images = torch.zeros(n, len(views), 3, size, size, device=device)
-        present = torch.zeros(n, len(views), dtype=torch.bool, device=device)
-        for k, view in enumerate(views):
-            if view in frames:
-                images[:, k] = to_input(torch.from_numpy(np.array(frames[view])).to(device), size)
-                present[:, k] = True
-        return self.network.encode(images, present)
-
     def start(self, features: Tensor) -> Carry:
         """See the base class; the carry is the embedding of the episode's first frame."""
-        return {"start": self.network.fuse(features)}
+        return {"start": self.network.fuse(*split_presence(features))}
 
     @torch.inference_mode()
     def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
         """See the base class; the potential is NaN, a detector knows no progress."""
-        success = self._probability(self.network.fuse(features), carry["start"])
+        success = self._probability(features, carry["start"])
         unknown = np.full(len(success), np.nan)
         return Scores(unknown, success, unknown.copy(), np.isfinite(success)), carry
 
     @torch.inference_mode()
     def score_episode(self, episode: Episode) -> EpisodeScores:
-        """See the base class."""
-        frames = episode_frames(episode, self.config.views, self.image_size)
-        fused = torch.cat([self._fused(part) for part in frames.split(128)])
-        success = self._probability(fused, fused[:1].expand_as(fused))
+        """See the base class; frames without any working camera are NaN."""
+        features = self.episode_features(episode)
+        success = self._probability(features, self.start(features[:1])["start"])
         unknown = np.full(len(success), np.nan)
         return EpisodeScores(unknown, success, unknown.copy())
 
-    def _fused(self, frames: Tensor) -> Tensor:
-        n, v = frames.shape[:2]
-        images = to_input(frames.to(device_of(self)).flatten(0, 1), self.image_size)
-        present = torch.ones(n, v, dtype=torch.bool, device=images.device)
-        return self.network.fuse(self.network.encode(images.unflatten(0, (n, v)), present))
-
-    def _probability(self, now: Tensor, start: Tensor) -> Float64:
+    def _probability(self, features: Tensor, start: Tensor) -> Float64:
+        seen, present = split_presence(features)
+        now = self.network.fuse(seen, present)
+        logits = torch.where(present.any(1), self.network(now, start.expand_as(now)), torch.nan)
         # In double precision, so that scores close to 1 keep their order.
-        return self.network(now, start).double().sigmoid().cpu().numpy()
+        return logits.double().sigmoid().cpu().numpy()
 
     # --- persistence ---
 

@@ -30,12 +30,14 @@ class SuccessBatch:
 
     Attributes:
         frames: uint8 Tensor["n v h w 3"].
+        present: bool Tensor["n v"], which camera shows something.
         start: int64 Tensor["n"] into frames, the first frame of each frame's episode.
         success: float32 Tensor["n"], 1 where the frame satisfies the task.
         seed: of augmentation and dropout.
     """
 
     frames: Tensor
+    present: Tensor
     start: Tensor
     success: Tensor
     seed: int
@@ -43,9 +45,13 @@ class SuccessBatch:
 
 @dataclass(frozen=True)
 class Film:
-    """One decoded episode: uint8 Tensor["t v h w 3"] and its successful frames Int64["g"]."""
+    """One decoded episode: uint8 Tensor["t v h w 3"], which cameras show something, and goals.
+
+    The latter are bool Tensor["t v"] and the successful frames Int64["g"].
+    """
 
     frames: Tensor
+    present: Tensor
     goals: Int64
 
 
@@ -60,7 +66,7 @@ class SuccessDataset:
         count: frames per episode and batch.
 
     Raises:
-        DatasetError: no episode is successful, or a view is missing.
+        DatasetError: no episode is successful, or one has none of the views.
     """
 
     def __init__(
@@ -73,9 +79,8 @@ class SuccessDataset:
         count: int,
     ) -> None:
         self.count = count
-        frames = decode_all(episodes, views, size)
-        pairs = zip(episodes, frames, strict=True)
-        films = [Film(f, goal_frames(e, task)) for e, f in pairs]
+        pairs = zip(episodes, decode_all(episodes, views, size), strict=True)
+        films = [Film(*decoded, goal_frames(e, task)) for e, decoded in pairs]
         self.positive = [f for f in films if len(f.goals)]
         self.negative = [f for f in films if not len(f.goals)]
         if not self.positive:
@@ -95,6 +100,7 @@ class SuccessDataset:
         pairs = list(zip(films, chosen, strict=True))
         return SuccessBatch(
             frames=torch.cat([film.frames[torch.from_numpy(at)] for film, at in pairs]),
+            present=torch.cat([film.present[torch.from_numpy(at)] for film, at in pairs]),
             start=torch.from_numpy(np.repeat(first, sizes)),
             success=torch.from_numpy(
                 np.concatenate([np.isin(at, film.goals) for film, at in pairs])

@@ -25,23 +25,10 @@ class SuccessNetwork(nn.Module):
         self.fusion = nn.Sequential(nn.Linear(views * dim, dim), nn.LayerNorm(dim), nn.GELU())
         self.head = nn.Sequential(nn.Linear(2 * dim, hidden), nn.GELU(), nn.Linear(hidden, 1))
 
-    def encode(self, images: Tensor, present: Tensor) -> Tensor:
-        """Encode every view of every frame on its own.
-
-        Args:
-            images: float Tensor["n v 3 h w"] in [0, 1].
-            present: Bool["n v"]; False puts the view's learned token there.
-
-        Returns:
-            Tensor["n v d"].
-        """
-        n, v = images.shape[:2]
-        features = self.adapter(self.encoder(images.flatten(0, 1))).unflatten(0, (n, v))
-        return torch.where(present.unsqueeze(-1), features, self.view_token)
-
-    def fuse(self, features: Tensor) -> Tensor:
-        """Fuse Tensor["n v d"] to Tensor["n d"]."""
-        return self.fusion(features.flatten(1))
+    def fuse(self, features: Tensor, present: Tensor) -> Tensor:
+        """Fuse Tensor["n v d"] to Tensor["n d"]; views absent from Bool["n v"] become tokens."""
+        shown = torch.where(present.unsqueeze(-1), features, self.view_token)
+        return self.fusion(shown.flatten(1))
 
     def forward(self, now: Tensor, start: Tensor) -> Tensor:
         """Return logits Tensor["n"] of fused frames and their episodes' first frames ["n d"]."""

@@ -102,11 +102,10 @@ class CycleDataset(FrameDataset):
         demos, failures = self.draw(max(episodes, 2), rng)
         aligned = [_jittered(v, self.frames, rng) for v in demos]
         chosen = aligned + [some(np.arange(len(v)), self.frames, rng) for v in failures]
-        frames, success = gather(demos + failures, chosen)
+        stacked = gather(demos + failures, chosen)
         steps = np.stack([at / (v.end + 1) for v, at in zip(demos, aligned, strict=True)])
         return CycleBatch(
-            frames=frames,
-            success=success,
+            **stacked,
             seed=int(rng.integers(2**62)),
             steps=torch.from_numpy(steps).float(),
         )

@@ -131,7 +131,9 @@ class _Slab:
     def put(self, keys: Sequence[bytes], features: Tensor) -> None:
         """Store rows, over the oldest ones where there is no room."""
         self._grow(features, len(keys))
-        fresh = [k for k, key in enumerate(keys) if key not in self.index][-self._limit :]
+        # Once per key: a request may hold one picture several times.
+        new = {key: k for k, key in enumerate(keys) if key not in self.index}
+        fresh = list(new.values())[-self._limit :]
         if not fresh:
             return
         slots = [self._place(keys[k]) for k in fresh]

@@ -10,6 +10,7 @@ that failed is NaN with a status and leaves its neighbours alone; what cannot be
 at once, never dropped; every wait ends.
 """
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Sequence
@@ -171,6 +172,23 @@ class ScoringCore:
             priority=priority,
         )
         return self._send(request, {FEATURES: trunk}, embeds=True).future.result()
+
+    def prefetch(self, trunk: Trunk, frames: UInt8 | Tensor) -> None:
+        """Begin to encode frames that `embed` will be asked for, without waiting.
+
+        Does nothing where it is of no use: without a cache, or with a full queue.
+        """
+        if self.cache is None:
+            return
+        if isinstance(frames, Tensor):
+            frames = frames.cpu().numpy()
+        request = ScoreRequest(
+            scorers=(FEATURES,),
+            frames=frames,  # type: ignore[arg-type]
+            priority=Priority.CONTROL,
+        )
+        with contextlib.suppress(QueueFullError):
+            self._send(request, {FEATURES: trunk}, embeds=True)
 
     def gradient(
         self, name: str, images: Tensor, texts: Sequence[str] = ()

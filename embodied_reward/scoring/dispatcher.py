@@ -134,7 +134,9 @@ class Dispatcher:
     def _lane(self, trunk: Trunk) -> Lane:
         mode = f"strict{self._canonical}" if self._canonical else "tolerance"
         name = f"{mode}:{trunk.lane}"
-        if name not in self._lanes:
+        known = self._lanes.get(name)
+        # The encoder that this lane ran may have been trained on; its name now means `trunk`.
+        if known is None or (known.runner.trunk.stale and not trunk.stale and known.idle):
             runner = Runner(trunk, max_batch=self._max_batch, canonical=self._canonical)
             self._lanes[name] = Lane(name, runner, self._cache, self._stats)
         return self._lanes[name]

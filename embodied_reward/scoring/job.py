@@ -42,7 +42,7 @@ class Gather:
         if self.table is None:
             shape = (len(self.numbers), *features.shape[1:])
             self.table = features.new_full(shape, torch.nan)
-        if len(rows) == len(self.numbers):
+        if np.array_equal(rows, np.arange(len(self.numbers))):
             self.table.copy_(features)
         else:
             self.table[torch.from_numpy(rows).to(features.device)] = features

@@ -65,6 +65,11 @@ class Lane:
         """Batches that were launched and not collected."""
         return len(self._flying)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for a picture."""
+        return not self._waiters and not self._flying
+
     def launch(self) -> None:
         """Start the most urgent batch."""
         keys, frames = self._pop()
@@ -89,7 +94,7 @@ class Lane:
         try:
             if isinstance(ticket, str):
                 raise RuntimeError(ticket)
-            return self._deliver(keys, ticket.wait())
+            return self._deliver(keys, self._current(ticket.wait()))
         except Exception as error:  # noqa: BLE001
             if len(keys) == 1:
                 return self._fail(keys[0], str(error))
@@ -100,10 +105,15 @@ class Lane:
         completed = []
         for key, frame in zip(keys, frames, strict=True):
             try:
-                completed += self._deliver([key], self.runner.launch([frame]).wait())
+                completed += self._deliver([key], self._current(self.runner.launch([frame]).wait()))
             except Exception as error:  # noqa: BLE001
                 completed += self._fail(key, f"{type(error).__name__}: {error}")
         return completed
+
+    def _current(self, features: Tensor) -> Tensor:
+        if self.runner.trunk.stale:
+            raise RuntimeError("the trunk's weights were changed while its pictures were encoded")
+        return features
 
     def _pop(self) -> tuple[list[Key], list[UInt8]]:
         frames: dict[Key, UInt8] = {}

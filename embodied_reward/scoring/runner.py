@@ -65,6 +65,10 @@ class Runner:
         bucket = self.bucket(n)
         if bucket > n:
             inputs = torch.cat([inputs, inputs.new_zeros((bucket - n, *inputs.shape[1:]))])
+        if inputs.ndim == 4:
+            # One layout for all batches: another one means another algorithm and other last bits.
+            # Channels last is what bytes come in, and the faster one for convolutions.
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         if self._graphed is None:
             return Ticket(self.trunk.forward(inputs)[:n])
         features = self._graphed(inputs)[:n].clone()

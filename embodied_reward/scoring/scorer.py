@@ -45,6 +45,11 @@ class Trunk(abc.ABC):
         """What two trunks must share to fill one batch: digest, preprocessing, dtype."""
         return f"{self.digest}:{self.preprocess_id}:{self.dtype}:{self.device}"
 
+    @property
+    def stale(self) -> bool:
+        """Whether the weights are no longer those that `digest` names."""
+        return False
+
     @abc.abstractmethod
     def preprocess(self, frames: Tensor) -> Tensor:
         """Resize (antialiased) and normalise on the frames' device.

@@ -1,7 +1,4 @@
-"""Score the frames of vector environments as they come: one encode call for all of them.
-
-The first, simple form of the scoring core: in process, one batch per step.
-"""
+"""Score the frames of vector environments as they come: one batch for all of them and all views."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +6,14 @@ import numpy as np
 import torch
 
 from embodied_reward.errors import NonFiniteError
+from embodied_reward.scoring.status import Priority
 from embodied_reward.types import Scores, UInt8
 
 
 class StreamScorer:
     """Hold the per-environment carry of a streaming reward model.
+
+    Where the model uses a `ScoringCore`, the batch goes ahead of whatever else the core has to do.
 
     Args:
         model: a `RewardModel` with `card.streaming`.
@@ -33,7 +33,7 @@ class StreamScorer:
         Returns:
             Scores of the first frames, one per row.
         """
-        features = self.model.encode(frames)
+        features = self.model.encode(frames, priority=Priority.CONTROL)
         fresh = self.model.start(features)
         if self._carry is None:
             self._carry = {k: v.new_zeros((self.count, *v.shape[1:])) for k, v in fresh.items()}
@@ -46,7 +46,15 @@ class StreamScorer:
         if self._carry is None:
             raise RuntimeError("call start() for every environment before step()")
         chosen = range(self.count) if rows is None else rows
-        return self._score(chosen, self.model.encode(frames))
+        return self._score(chosen, self.model.encode(frames, priority=Priority.CONTROL))
+
+    def prefetch(self, frames: Mapping[str, UInt8]) -> None:
+        """Begin to encode frames view -> UInt8["r h w 3"] that `start` or `step` will be given.
+
+        Does not wait, and changes no score. It needs a core with a cache to be of use.
+        """
+        if any(view in frames for view in self.views):
+            self.model.prefetch(frames)
 
     def _score(self, rows: Sequence[int], features: torch.Tensor) -> Scores:
         assert self._carry is not None

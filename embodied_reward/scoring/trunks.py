@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embodied_reward.scoring.scorer import Trunk, digest_of
 from embodied_reward.vision.encoders import Encoder
@@ -17,10 +17,30 @@ def preprocess_name(*facts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+class _Weights:
+    """Watches the weights of a module; `state` changes with every write to one, or exchange."""
+
+    def __init__(self, module: nn.Module) -> None:
+        # The modules' own dictionaries, in which a weight may be exchanged: ten times faster than
+        # `parameters()`, and asked for with every batch.
+        held = [(m._parameters, m._buffers) for m in module.modules()]
+        self._held = [part for pair in held for part in pair if part]
+
+    @property
+    def state(self) -> list[tuple[int, int]]:
+        return [
+            (t.data_ptr(), -1 if t.is_inference() else t._version)
+            for part in self._held
+            for t in part.values()
+            if t is not None
+        ]
+
+
 class EncoderTrunk(Trunk):
     """An image encoder of `vision.encoders`, in eval mode: uint8 pictures to Tensor["n d"].
 
-    The digest is taken once, when the trunk is made: train the encoder further and make another.
+    The digest is taken once, when the trunk is made. Train the encoder further, and the trunk is
+    `stale`: make another.
 
     Args:
         encoder: moved nowhere; set to eval mode.
@@ -35,6 +55,17 @@ class EncoderTrunk(Trunk):
         self.dtype = dtype or (torch.bfloat16 if on_gpu else torch.float32)
         self.digest = digest_of(encoder, json.dumps(encoder.description(), sort_keys=True))
         self.preprocess_id = preprocess_name("square-antialias", encoder.image_size, "unit")
+        self._weights = _Weights(encoder)
+        self._state: list | None = self._weights.state
+
+    @property
+    def stale(self) -> bool:
+        """See the base class; writes through `Tensor.data` go unnoticed, so `retire` then."""
+        return self._state != self._weights.state
+
+    def retire(self) -> None:
+        """Declare the trunk stale, because the weights are going to change."""
+        self._state = None
 
     def preprocess(self, frames: Tensor) -> Tensor:
         """See the base class."""

@@ -33,6 +33,15 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Prefetches(Protocol):
+    """A scorer that can begin to encode frames before it is asked to score them."""
+
+    def prefetch(self, frames: Mapping[str, UInt8]) -> None:
+        """Begin to encode frames view -> UInt8["r h w 3"]; does not wait, changes no score."""
+        ...
+
+
 class FramesInInfo(gym.Wrapper):
     """Put `info["frames"]`, view -> UInt8["h w 3"], on reset and on every step.
 

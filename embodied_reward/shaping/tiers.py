@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 from embodied_reward.errors import ConfigError
-from embodied_reward.shaping.frames import Scorer
+from embodied_reward.shaping.frames import Prefetches, Scorer
 from embodied_reward.types import Float64, Int64, Scores, UInt8
 
 # Progress of 3/4 computed in floating point must not fall short of the third boundary.
@@ -93,6 +93,11 @@ class TieredScorer:
         after = self.tiers.step(self._tier, np.nan_to_num(scores.potential))
         self._tier = np.where(scores.ok, after, self._tier)
         return self._tiered(scores, self._tier)
+
+    def prefetch(self, frames: Mapping[str, UInt8]) -> None:
+        """Hand frames on to a scorer that can begin to encode them."""
+        if isinstance(self.scorer, Prefetches):
+            self.scorer.prefetch(frames)
 
     def _tiered(self, scores: Scores, tier: Int64) -> Scores:
         return replace(scores, potential=np.where(scores.ok, tier / self.tiers.count, np.nan))

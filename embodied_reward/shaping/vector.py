@@ -9,11 +9,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from embodied_reward.errors import EnvError, NonFiniteError
-from embodied_reward.shaping.frames import HELD, Scorer, stack_frames
+from embodied_reward.shaping.frames import HELD, Prefetches, Scorer, stack_frames
 from embodied_reward.shaping.ledger import Ledger
 from embodied_reward.shaping.order import check_order
 from embodied_reward.shaping.potential import RewardMode
 from embodied_reward.shaping.watch import SuccessWatch
+from embodied_reward.shaping.workers import WorkerVecEnv
 from embodied_reward.types import Float64
 
 EPISODES = 100  # window of the mean learned return, the same as Stable-Baselines3's own
@@ -33,6 +34,9 @@ class LearnedRewardVecEnv(VecEnvWrapper):
     taken out, so that no buffer keeps them. Where an episode ends, `episode_reward_ledger` holds
     its accounts and `run_reward_ledger` the rates so far (`shaping/ledger.py`); a shaping sum
     that does not telescope raises.
+
+    Around a `WorkerVecEnv`, the frames of an environment are handed to the scorer as they arrive,
+    to be encoded ahead; rewards are the same.
 
     Args:
         venv: its environments carry `FramesInInfo` (scorer) or `ProgressInInfo` (oracle mode).
@@ -65,6 +69,8 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         self._phi: Float64 = np.zeros(venv.num_envs)
         self._returns: Float64 = np.zeros(venv.num_envs)
         self._steps, self.potential_version = 0, ""
+        if isinstance(venv, WorkerVecEnv):
+            venv.on_arrival = self._arrived
         check_order(self)
 
     def reset(self) -> VecEnvObs:
@@ -116,6 +122,16 @@ class LearnedRewardVecEnv(VecEnvWrapper):
             infos[row].update(self.ledger.report(row, terminated=bool(terminated[row])))
         self._finish(rewards, dones, phi)
         return obs, rewards.astype(np.float32), dones, infos
+
+    def _arrived(self, row: int, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Let the frames of an environment that is done be encoded while others simulate."""
+        watching = self.watch.scorer if self.watch and not self.watch.shared else None
+        paying = self.scorer if self.mode.source == "scorer" else None
+        for scorer in (paying, watching):
+            if isinstance(scorer, Prefetches):
+                for info in infos:
+                    frames = info.get("frames", {})
+                    scorer.prefetch({view: image[None] for view, image in frames.items()})
 
     def _extra(self, phi: Float64, terminated: np.ndarray) -> Float64:
         return self.mode.added(self._phi, phi, terminated, self.gamma, self.kappa)

@@ -39,7 +39,7 @@ class SuccessWatch:
     def __init__(
         self, detector: Detector, scorer: RowScorer, count: int, *, shared: bool = False
     ) -> None:
-        self.detector, self.scorer, self._shared = detector, scorer, shared
+        self.detector, self.scorer, self.shared = detector, scorer, shared
         self.held: dict[int, list[float]] = {}
         self._carry = detector.start(count)
         self._detected = np.zeros(count, bool)
@@ -57,7 +57,7 @@ class SuccessWatch:
         Returns:
             Success probability and whether the detector has fired, of the rows.
         """
-        if not self._shared:
+        if not self.shared:
             known = self.scorer.start(rows, stack_frames(infos, self.scorer.views)).success
         assert known is not None
         at = list(rows)
@@ -74,7 +74,7 @@ class SuccessWatch:
             Success probability of the current frame and whether the detector has fired at any
             frame of the episode, each ["b"].
         """
-        if not self._shared:
+        if not self.shared:
             known = self.scorer.step(stack_frames(infos, self.scorer.views)).success
         assert known is not None
         fired, self._carry = self.detector.step(known, self._carry)

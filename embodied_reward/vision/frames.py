@@ -1,36 +1,17 @@
-"""Episodes decoded once, at the size the model sees, as bytes."""
+"""Pictures of several cameras, stacked at the size a model sees, as bytes; the one place for it.
 
-from collections.abc import Iterable, Sequence
+A camera that is missing, black or flat is masked, in training and in inference alike.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from embodied_reward.errors import DatasetError
-from embodied_reward.types import Episode
+from embodied_reward.types import Episode, UInt8
 from embodied_reward.vision.preprocess import resize_frames
-
-
-def episode_frames(episode: Episode, views: Sequence[str], size: int) -> Tensor:
-    """Decode one episode to uint8 Tensor["t v size size 3"].
-
-    Raises:
-        DatasetError: the episode lacks one of the views.
-    """
-    missing = [view for view in views if view not in episode.views]
-    if missing:
-        raise DatasetError(
-            f"{episode.source} has no view '{missing[0]}'; it has {', '.join(episode.views)}"
-        )
-    # A copy: decoded arrays may be read-only, which torch cannot express.
-    per_view = [resize_frames(torch.from_numpy(np.array(episode.views[v])), size) for v in views]
-    return torch.stack(per_view, dim=1)
-
-
-def decode_all(episodes: Iterable[Episode], views: Sequence[str], size: int) -> list[Tensor]:
-    """Decode every episode; memory is t * v * size^2 * 3 bytes each."""
-    return [episode_frames(episode, views, size) for episode in episodes]
-
 
 DARK = 12
 """No pixel above this, of 255: the lens is covered or the picture is empty."""
@@ -39,27 +20,48 @@ FLAT = 4
 """All pixels within this: the camera delivers one colour."""
 
 
-def masked_frames(episode: Episode, views: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
-    """Decode one episode; a camera that is missing, black or flat is masked.
+def stack_views(
+    pictures: Mapping[str, UInt8], views: Sequence[str], size: int
+) -> tuple[Tensor, Tensor]:
+    """Stack pictures of n moments; a camera that is missing, black or flat is masked.
+
+    Args:
+        pictures: view -> UInt8["n h w 3"]; views that are not asked for are not looked at.
+        views: cameras in the model's order; at least one is among `pictures`.
+        size: side of the stacked pictures [px].
 
     Returns:
-        Frames uint8 Tensor["t v size size 3"], black where missing, and bool Tensor["t v"],
-        which camera shows something.
+        uint8 Tensor["n v size size 3"], black where missing, and bool Tensor["n v"], which camera
+        shows something.
+    """
+    given = [k for k, view in enumerate(views) if view in pictures]
+    # A copy: decoded arrays may be read-only, which torch cannot express.
+    shown = [resize_frames(torch.from_numpy(np.array(pictures[views[k]])), size) for k in given]
+    frames = shown[0].new_zeros((len(shown[0]), len(views), size, size, 3))
+    for k, images in zip(given, shown, strict=True):
+        frames[:, k] = images
+    return frames, shows_something(frames)
+
+
+def episode_frames(episode: Episode, views: Sequence[str], size: int) -> tuple[Tensor, Tensor]:
+    """Decode one episode; returns what `stack_views` does.
 
     Raises:
         DatasetError: the episode has none of the views.
     """
-    given = [view for view in views if view in episode.views]
-    if not given:
+    if not any(view in episode.views for view in views):
         raise DatasetError(
             f"{episode.source} has none of the views {', '.join(views)}; "
             f"it has {', '.join(episode.views) or 'none'}"
         )
-    frames = torch.zeros(len(episode), len(views), size, size, 3, dtype=torch.uint8)
-    for k, view in enumerate(views):
-        if view in episode.views:
-            frames[:, k] = resize_frames(torch.from_numpy(np.array(episode.views[view])), size)
-    return frames, shows_something(frames)
+    return stack_views(episode.views, views, size)
+
+
+def decode_all(
+    episodes: Iterable[Episode], views: Sequence[str], size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Decode every episode; memory is t * v * size^2 * 3 bytes each."""
+    return [episode_frames(episode, views, size) for episode in episodes]
 
 
 def shows_something(frames: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from embodied_reward.cli import main
 from embodied_reward.cli.eval_reward import pick_shown, row_names
 from embodied_reward.data import EpisodeRecorder, open_dataset
 from embodied_reward.metrics.catalogue import METRICS, groups
-from embodied_reward.rewards import DopamineConfig, DopamineModel, TccConfig, TccModel
+from embodied_reward.rewards import DopamineConfig, DopamineModel, TccConfig, TccModel, load
+from embodied_reward.scoring import ScoringCore
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer
 from embodied_reward.training.seeding import seed_everything, set_threads
 from embodied_reward.vision.encoders import EncoderConfig
@@ -296,3 +297,30 @@ def test_a_compared_model_must_find_its_views(run_folder, one_eyed, tmp_path, ca
 
 def test_rows_are_named_by_type_and_numbered():
     assert row_names(["tcc", "model", "tcc", "tcc"]) == ["tcc", "model 2", "tcc 2", "tcc 3"]
+
+
+def test_every_picture_is_encoded_once_for_all_models_and_readings(
+    tmp_path, run_folder, unseen, monkeypatch
+):
+    """Two models of one encoder, each looking at every episode: the second finds it all there."""
+    found, close = [], ScoringCore.close
+
+    def counted(core):
+        found.append(core.stats())
+        close(core)
+
+    monkeypatch.setattr(ScoringCore, "close", counted)
+    argv = ["eval-reward", f"--reward_model.path={run_folder}", f"--compare={run_folder}"]
+    argv += [f"--dataset.root={unseen}", "--resamples=20", "--videos=0", "--robustness=0"]
+    cache = f"--cache.folder={tmp_path / 'features'}"
+    for name in ("first", "again"):
+        assert main([*argv, cache, f"--output_dir={tmp_path / name}"]) == 0
+    first, again = found
+    model = load(run_folder)
+    pictures = {p.tobytes() for e in open_dataset(unseen) for v in VIEWS for p in e.views[v]}
+    references = 2 * len(VIEWS) * len(model.reference_goal)
+    assert 0 < first["trunk_images"] <= len(pictures) + references
+    assert first["cache_hits"] >= len(pictures)
+    assert again.get("trunk_images", 0) == 0
+    a, b = (json.loads((tmp_path / n / "metrics.json").read_text()) for n in ("first", "again"))
+    assert a["metrics"] == b["metrics"] == b["compared"]["dopamine"]["metrics"]

@@ -1,6 +1,7 @@
 """`er train-policy` with the real simulator, real demonstrations and a real reward model."""
 
 import json
+import multiprocessing
 import re
 import shutil
 import signal
@@ -127,6 +128,19 @@ def test_learned_potential_from_pixels_on_two_environments(demos, reward, tmp_pa
     assert all(0 <= r["reward/potential_mean"] <= 1 for r in logged)
 
 
+def test_worker_processes_learn_what_turns_in_one_process_learn(demos, reward, tmp_path):
+    more = (f"--reward.path={reward}", "--reward.mode=potential", "--n_envs=2", "--eval.freq=0")
+    found = []
+    for name in ("serial", "subprocess"):
+        root = tmp_path / name
+        assert train(root, demos, *more, f"--workers={name}", steps=80) == 0
+        found.append([r for r in rows(root) if "reward/potential_mean" in r])
+    assert found[0]
+    for a, b in zip(*found, strict=True):
+        assert a["reward/potential_mean"] == pytest.approx(b["reward/potential_mean"], abs=1e-5)
+    assert multiprocessing.active_children() == []
+
+
 def test_tiers_rate_and_n_steps_reach_the_learner(demos, tmp_path, capsys):
     root, fps = tmp_path / "run", open_dataset(demos)[0].fps
     more = (
@@ -184,6 +198,12 @@ def test_replaying_a_demonstration_online_gives_the_demonstrations_potentials(de
         (["--reward.mode=oracle", "--steps=0"], "--steps"),
         (["--reward.mode=oracle", "--policy.gamma=0.9", "--policy.discount_rate=1"], "not both"),
         (["--reward.mode=oracle", "--policy.discount_rate=-1"], "discount rate"),
+        (["--reward.mode=success", "--workers=subproces"], "did you mean 'subprocess'"),
+        (
+            ["--reward.mode=success", "--workers=subprocess", "--success.pays=true"]
+            + ["--success.path=nowhere"],
+            "use --workers=serial",
+        ),
         (["--reward.mode=success", "--reward.tiers=4"], "leave --reward.tiers out"),
         (["--reward.mode=oracle", "--reward.tiers=4", "--reward.hysteresis=0.3"], "[0, 0.25)"),
     ],

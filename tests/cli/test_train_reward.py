@@ -10,6 +10,7 @@ import torch
 from embodied_reward import cli
 from embodied_reward.data import open_dataset
 from embodied_reward.rewards import load
+from embodied_reward.scoring import ScoringCore
 
 FIXTURE = Path(__file__).parents[2] / "datasets" / "window_open_tiny"
 QUICK = [
@@ -183,3 +184,39 @@ def test_every_method_trains_from_the_command_line(arguments, tmp_path):
     assert model.card.type == kind
     assert model.card.views == ("corner2", "gripperPOV")
     assert model.score_episode(open_dataset(FIXTURE)[1]).potential.shape == (38,)
+
+
+def test_a_frozen_encoder_sees_every_picture_once_and_the_cache_changes_no_weight(
+    tmp_path, monkeypatch
+):
+    """Validation included; the second run finds all features in the folder."""
+    from transformers import ViTConfig, ViTModel
+
+    source = tmp_path / "vit"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(source)
+    statistics = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (source / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor", **statistics})
+    )
+    found, close = [], ScoringCore.close
+
+    def counted(core):
+        found.append(core.stats())
+        close(core)
+
+    monkeypatch.setattr(ScoringCore, "close", counted)
+    more = (f"--reward_model.encoder.name={source}", f"--cache.folder={tmp_path / 'features'}")
+    for name in ("cold", "warm"):
+        assert train(tmp_path / name, *more) == 0
+    episodes = open_dataset(FIXTURE)
+    frames = sum(len(views) for e in episodes for views in e.views.values())
+    first, second = (stats.get("trunk_images", 0) for stats in found)
+    assert 0 < first <= frames
+    assert second == 0
+    one, two = (
+        (tmp_path / name / "checkpoints" / "last" / "pretrained_model" / "model.safetensors")
+        for name in ("cold", "warm")
+    )
+    assert one.read_bytes() == two.read_bytes()

@@ -40,8 +40,15 @@ def square_episode(index, *, success=True, length=30, back=False):
 
 def small_config(**fields):
     encoder = EncoderConfig(name="conv64", image_size=32)
-    defaults = {"dim": 32, "hidden": 64, "pairs": 120, "shift": 1, "jitter": 0.1}
-    return DopamineConfig(views=VIEWS, encoder=encoder, **{**defaults, **fields})
+    defaults = {
+        "encoder": encoder,
+        "dim": 32,
+        "hidden": 64,
+        "pairs": 120,
+        "shift": 1,
+        "jitter": 0.1,
+    }
+    return DopamineConfig(views=VIEWS, **{**defaults, **fields})
 
 
 @pytest.fixture

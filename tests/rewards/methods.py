@@ -23,8 +23,8 @@ CONFIGS = {
 def tiny(method, **fields):
     kind, own = CONFIGS[method]
     small = {"dim": 32, "hidden": 64, "shift": 1, "jitter": 0.1}
-    encoder = EncoderConfig(image_size=32)
-    return kind(**{"views": VIEWS, "encoder": encoder, **small, **own, **fields})
+    shared = {"views": VIEWS, "encoder": EncoderConfig(image_size=32)}
+    return kind(**{**shared, **small, **own, **fields})
 
 
 def untrained(config, *, seed=0):

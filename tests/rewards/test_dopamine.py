@@ -137,7 +137,7 @@ def test_failed_episodes_are_success_negatives_and_bound_progress(demos):
 def test_the_bound_pushes_failures_down_and_nothing_else(demos):
     model = DopamineModel.create(small_config(), task="squares").eval()
     batch = model.dataset([*demos, square_episode(99, success=False)]).batch(3, 0, 0)
-    net = HopLoss(model.network, model.config, batch)
+    net = HopLoss(model.network, model.config, batch, model.training_features)
     embedding = net.network.fuse(net._encode())
     first = net._failures(embedding)
     assert first > 0
@@ -383,3 +383,15 @@ def test_an_episode_solved_from_the_start_is_no_failure(demos):
     solved = dataclasses.replace(square_episode(9), success_frames=np.ones(30, bool))
     data = DopamineModel.create(small_config()).dataset([*demos, solved])
     assert (len(data.positive), len(data.negative)) == (6, 0)
+
+
+def test_shared_parts_of_pairs_are_read_as_pairs_of_their_own():
+    torch.manual_seed(0)
+    net = DopamineModel.create(small_config(heads=2)).network
+    before, after = torch.randn(2, 7, 32)
+    start, goal = torch.randn(2, 3, 32)
+    with torch.no_grad():
+        got = net.hop_of_each(before[None], after[None], start[:, None], goal[:, None])
+        pairs = (before.repeat(3, 1), after.repeat(3, 1))
+        each = (start.repeat_interleave(7, 0), goal.repeat_interleave(7, 0))
+        torch.testing.assert_close(got.flatten(1, 2), net.hop(*pairs, *each), atol=1e-5, rtol=1e-5)

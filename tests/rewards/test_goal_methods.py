@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 from embodied_reward.math.statistics import kendall_tau_a
 from embodied_reward.rewards.goal_distance import vip_loss
 from embodied_reward.rewards.tcc import cycle_consistency
+from embodied_reward.rewards.visual import split_presence
 from embodied_reward.types import Episode
 from tests.rewards.conftest import square_episode
 from tests.rewards.methods import fit, squares, tiny, trained_on_squares, untrained
@@ -118,9 +119,7 @@ def test_tcc_aligns_videos_of_two_speeds():
 
 def _embedding(model, episode):
     frames = torch.from_numpy(np.stack(list(episode.views.values()), 1))
-    features = model.encode_frames(frames)
-    present = torch.ones(features.shape[:2], dtype=torch.bool)
-    return model.projection(model.network.fuse(features, present))
+    return model.projection(model.network.fuse(*split_presence(model.features(frames))))
 
 
 @pytest.mark.parametrize("method", ["goal_distance", "tcc"])

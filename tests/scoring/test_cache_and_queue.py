@@ -112,6 +112,16 @@ def test_features_outlive_the_process_and_its_heads(encoder, tmp_path):
         assert "trunk_images" not in core.stats()
 
 
+def test_repeated_pictures_come_back_from_disk_at_their_places(encoder, tmp_path):
+    order = [0, 1, 0, 2, 1, 3]
+    for _ in range(2):
+        with ScoringCore(cache=FeatureCache(folder=tmp_path)) as core:
+            trunk = CountingTrunk(encoder)
+            mixed, plain = core.embed(trunk, POOL[order]), core.embed(trunk, POOL[:4])
+        torch.testing.assert_close(mixed, plain[order])
+    assert trunk.batches == []
+
+
 def test_a_damaged_segment_is_ignored_with_a_warning(encoder, tmp_path):
     with ScoringCore(cache=FeatureCache(folder=tmp_path)) as core:
         core.register(scorer_of(CountingTrunk(encoder)))
@@ -138,6 +148,14 @@ def test_embed_takes_any_number_of_frames(trunk, monkeypatch):
         monkeypatch.setattr(module, "EMBED_CHUNK", 5)
         assert (core.embed(trunk, torch.from_numpy(POOL)) == whole).all()
         assert core.stats()["trunk_images"] == 12
+
+
+@pytest.mark.parametrize("order", [[0, 1, 0], [1, 1, 0, 2, 0], [2, 0, 1, 2]])
+def test_repeated_pictures_in_one_request_keep_their_places(trunk, order):
+    frames = pictures(3)
+    with ScoringCore(cache=FeatureCache()) as core:
+        mixed, plain = core.embed(trunk, frames[order]), core.embed(trunk, frames)
+    torch.testing.assert_close(mixed, plain[order])
 
 
 def test_an_unknown_hash_is_refused():

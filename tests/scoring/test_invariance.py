@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embodied_reward.scoring import FeatureCache, Head, Output, ScoreRequest, ScoringCore
+from embodied_reward.scoring.trunks import EncoderTrunk
+from embodied_reward.vision.encoders import ConvEncoder
 from tests.scoring.conftest import MeanHead, pictures, scorer_of
 
 POOL = pictures(24)
@@ -40,6 +42,18 @@ def test_strict_scores_are_bit_equal_when_requests_meet_in_one_batch(strict):
     futures = [core.submit(request) for request in requests]
     for order, future in zip(orders, futures, strict=True):
         assert (future.result(60)["mean"].score == alone[order]).all()
+
+
+def test_strict_features_of_a_convolution_are_bit_equal_too():
+    """Full and padded batches must not differ in layout, which chooses the algorithm."""
+    torch.manual_seed(0)
+    trunk = EncoderTrunk(ConvEncoder("conv64", 32, 32))
+    rng = np.random.default_rng(2)
+    with ScoringCore(mode="strict") as core:
+        alone = core.embed(trunk, POOL)
+        for size in (1, 7, 16, 23):
+            order = rng.integers(0, 24, size)
+            assert torch.equal(core.embed(trunk, POOL[order]), alone[order])
 
 
 @pytest.mark.slow

@@ -1,0 +1,206 @@
+"""Environments in processes of their own, whose results are taken in the order they arrive.
+
+A Stable-Baselines3 vector environment, like `SubprocVecEnv`, which waits for its environments one
+after the other. This one tells a listener of every result at once, so that the frames of the
+environments that are done are scored while the slower ones still simulate and render. A process
+that dies, raises or hangs becomes one error that names it.
+"""
+
+import contextlib
+import multiprocessing as mp
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import (
+    CloudpickleWrapper,
+    VecEnv,
+    VecEnvObs,
+    VecEnvStepReturn,
+)
+from stable_baselines3.common.vec_env.subproc_vec_env import _stack_obs, _worker
+
+from embodied_reward.errors import EnvError
+
+Listener = Callable[[int, Sequence[Mapping[str, Any]]], None]
+"""Takes an environment's number and its new infos: of the step, and of the reset after an end."""
+
+PRELOAD = ("embodied_reward.shaping.workers",)
+CLOSE = 5.0  # seconds a process has to leave before it is ended
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a process, as text."""
+
+    what: str
+    trace: str
+
+
+class WorkerVecEnv(SubprocVecEnv):
+    """One process per environment; see the module docstring.
+
+    Args:
+        env_fns: picklable functions that make the environments.
+        timeout: seconds that an environment may take for a step or a reset, and ten times that
+            for its making, which imports a simulator [s].
+        preload: modules that are imported once for all processes, before they start.
+
+    Attributes:
+        on_arrival: listener, or None.
+
+    Raises:
+        EnvError: an environment cannot be made.
+    """
+
+    on_arrival: Listener | None = None
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        *,
+        timeout: float = 60.0,
+        preload: Sequence[str] = PRELOAD,
+    ) -> None:
+        self.waiting, self.closed, self.timeout = False, False, timeout
+        # Not fork: torch and the renderers have threads and contexts that do not survive it.
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
+        pipes = [context.Pipe() for _ in env_fns]
+        self.remotes = tuple(ours for ours, _ in pipes)
+        self.work_remotes = tuple(theirs for _, theirs in pipes)
+        self.processes = []
+        for (ours, theirs), make in zip(pipes, env_fns, strict=True):
+            arguments = (theirs, ours, CloudpickleWrapper(make))
+            process = context.Process(target=_serve, args=arguments, daemon=True)
+            process.start()
+            self.processes.append(process)
+            theirs.close()
+        self._send([("get_spaces", None)] * len(env_fns))
+        observation, action = self._gather("when it was made", patience=10.0)[0]
+        VecEnv.__init__(self, len(env_fns), observation, action)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Send every environment its action."""
+        self._send([("step", action) for action in actions])
+        self.waiting = True
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Take the results as they arrive. Raises EnvError: a process died, raised or hangs."""
+        results = self._gather("in a step", self._hear_step)
+        self.waiting = False
+        obs, rewards, dones, infos, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
+        stacked = _stack_obs(obs, self.observation_space)
+        return stacked, np.stack(rewards), np.stack(dones), infos  # type: ignore[return-value]
+
+    def reset(self) -> VecEnvObs:
+        """Reset all environments. Raises EnvError as `step_wait` does."""
+        given = zip(self._seeds, self._options, strict=True)
+        self._send([("reset", pair) for pair in given])
+        results = self._gather("at reset", self._hear_reset)
+        obs, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
+        self._reset_seeds()
+        self._reset_options()
+        return _stack_obs(obs, self.observation_space)
+
+    def close(self) -> None:
+        """End all processes, the hanging ones by force."""
+        if self.closed:
+            return
+        self.closed = True
+        for remote in self.remotes:
+            with contextlib.suppress(OSError):
+                remote.send(("close", None))
+        deadline = time.monotonic() + (0.0 if self.waiting else CLOSE)
+        for process in self.processes:
+            process.join(max(0.1, deadline - time.monotonic()))
+            for end in (process.terminate, process.kill):
+                if process.is_alive():
+                    end()
+                    process.join(CLOSE)
+        for remote in self.remotes:
+            remote.close()
+
+    # --- inside ---
+
+    def _hear_step(self, row: int, result: Any) -> None:
+        _, _, done, info, reset_info = result
+        assert self.on_arrival is not None
+        self.on_arrival(row, (info, reset_info) if done else (info,))
+
+    def _hear_reset(self, row: int, result: Any) -> None:
+        assert self.on_arrival is not None
+        self.on_arrival(row, (result[1],))
+
+    def _send(self, messages: Sequence[tuple[str, Any]]) -> None:
+        for row, (remote, message) in enumerate(zip(self.remotes, messages, strict=True)):
+            try:
+                remote.send(message)
+            except OSError:
+                raise self._lost(row, f"at '{message[0]}'") from None
+
+    def _gather(
+        self,
+        when: str,
+        hear: Callable[[int, Any], None] | None = None,
+        patience: float = 1.0,
+    ) -> list[Any]:
+        """Return one answer of every process, in their order."""
+        answers: dict[int, Any] = {}
+        pending: dict[Connection, int] = {r: k for k, r in enumerate(self.remotes)}
+        timeout = patience * self.timeout
+        deadline = time.monotonic() + timeout
+        while pending:
+            ready = wait(list(pending), max(0.0, deadline - time.monotonic()))
+            if not ready:
+                row = min(pending.values())
+                raise self._broken(f"environment {row} gave no answer within {timeout:g} s {when}")
+            for remote in ready:
+                row = pending.pop(remote)  # type: ignore[arg-type]
+                answers[row] = self._receive(row, when)
+                if hear is not None and self.on_arrival is not None:
+                    hear(row, answers[row])
+        return [answers[row] for row in range(len(self.remotes))]
+
+    def _receive(self, row: int, when: str) -> Any:
+        try:
+            answer = self.remotes[row].recv()
+        except (EOFError, OSError):
+            raise self._lost(row, when) from None
+        if isinstance(answer, Failure):
+            error = self._broken(f"environment {row} failed {when}: {answer.what}")
+            error.add_note(answer.trace)
+            raise error
+        return answer
+
+    def _lost(self, row: int, when: str) -> EnvError:
+        process = self.processes[row]
+        process.join(1.0)
+        return self._broken(
+            f"the process of environment {row} (pid {process.pid}) ended {when}, exit code "
+            f"{process.exitcode} (negative: a signal; -9 often means that memory ran out)"
+        )
+
+    def _broken(self, why: str) -> EnvError:
+        """End the other processes: their results would belong to no step."""
+        self.waiting = True
+        self.close()
+        return EnvError(f"{why}. All environments were closed")
+
+
+def _serve(remote: Connection, parent: Connection, make: CloudpickleWrapper) -> None:
+    """Run Stable-Baselines3's worker; say what went wrong before leaving."""
+    # Ctrl-C reaches the whole group; who takes the steps finishes one and then ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _worker(remote, parent, make)
+    except Exception as error:  # noqa: BLE001 (an environment may raise anything)
+        with contextlib.suppress(OSError):
+            remote.send(Failure(f"{type(error).__name__}: {error}", traceback.format_exc()))
