@@ -17,6 +17,7 @@ VERBS = {
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
+    "score": "score pictures and clips with any scorer or reward model",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",
