@@ -18,6 +18,7 @@ VERBS = {
     "train-scorer": "train a preference reward model of pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
     "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",
+    "score": "score pictures and clips with any scorer or reward model",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",

@@ -42,7 +42,7 @@ class Gather:
         if self.table is None:
             shape = (len(self.numbers), *features.shape[1:])
             self.table = features.new_full(shape, torch.nan)
-        if np.array_equal(rows, np.arange(len(self.numbers))):
+        if _all_in_order(rows, len(self.numbers)):
             self.table.copy_(features)
         else:
             self.table[torch.from_numpy(rows).to(features.device)] = features
@@ -62,7 +62,7 @@ class Gather:
         """Features of every frame reference, Tensor["f ..."]; NaN rows for failed frames."""
         if self.table is None:
             return torch.full((len(self.rows), 1), torch.nan, device=self.trunk.device)
-        if len(self.rows) == len(self.numbers):
+        if _all_in_order(self.rows, len(self.numbers)):
             return self.table
         return self.table[torch.from_numpy(self.rows).to(self.table.device)]
 
@@ -123,6 +123,10 @@ class Job:
         except InvalidStateError:
             return False
         return True
+
+
+def _all_in_order(rows: Int64, count: int) -> bool:
+    return len(rows) == count and bool((rows == np.arange(count)).all())
 
 
 def _distinct(request: ScoreRequest) -> tuple[Int64, Int64]:
