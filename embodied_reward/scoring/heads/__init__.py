@@ -1,0 +1,1 @@
+"""Heads: small fp32 modules from features to scores."""
