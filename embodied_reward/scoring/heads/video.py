@@ -1,5 +1,7 @@
 """The score of a clip from any score of single frames (InstructVideo, arXiv:2312.12490)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -61,8 +63,7 @@ class VideoHead(Head):
         """Return the weight of every row Float64["r"]; those of one item sum to 1."""
         time = items.time.double().cpu().numpy()[rows]
         weights = np.zeros(len(rows))
-        for item in np.unique(owner):
-            at = owner == item
+        for at in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(owner)) + 1):
             weights[at] = attenuation_weights(
                 clip_time(time[at]), rate=self.rate, anchor=self.anchor
             )
@@ -94,13 +95,24 @@ def _single_frames(items: Items, rows: Int64, owner: Int64) -> Items:
         text=items.text[owner],
         group=np.arange(len(rows)),
         user=items.user[owner],
-        keys=tuple(
-            items.keys[i][:12] + int(p).to_bytes(4, "little")
-            for i, p in zip(owner, place, strict=True)
-        ),
+        keys=_FrameKeys(items.keys, owner, place),  # type: ignore[arg-type]
         passes=items.passes,
         seed=items.seed,
     )
+
+
+class _FrameKeys(Sequence[bytes]):
+    """Clip and place of every frame, worked out when asked for: most heads draw no numbers."""
+
+    def __init__(self, clips: Sequence[bytes], owner: Int64, place: Int64) -> None:
+        self._clips, self._owner, self._place = clips, owner, place
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def __getitem__(self, row):  # noqa: ANN001, ANN204 (int only; slices are not needed)
+        place = int(self._place[row]).to_bytes(4, "little")
+        return self._clips[int(self._owner[row])][:12] + place
 
 
 def _weighted(
