@@ -68,5 +68,5 @@ def clip_time(time: Float64) -> Float64:
         return np.full(len(time), 0.5)
     span = time.max() - time.min()
     if span == 0:
-        return np.linspace(0.0, 1.0, len(time))
+        return np.arange(len(time)) / (len(time) - 1)
     return (time - time.min()) / span
