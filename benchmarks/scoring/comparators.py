@@ -19,7 +19,8 @@ import pickle
 import queue
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -144,6 +145,22 @@ class TimeoutBatcher(Side):
         self._thread.join(5)
 
 
+class Fifo(Bare):
+    """(e) for clients that send single pictures: a queue, one picture at a time, no batches."""
+
+    name = "(e) bare, first come first served"
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model)
+        self._pool = ThreadPoolExecutor(1)
+
+    def submit(self, frame: UInt8) -> Future:
+        return self._pool.submit(self.score, frame[None])
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
 class _Remote(Side):
     """A client of a server in a process of its own, with one thread; 64 pictures per request."""
 
@@ -156,7 +173,13 @@ class _Remote(Side):
             target=serve, args=(self.kind, model.name, theirs), daemon=True
         )
         self._process.start()
-        self._connection = http.client.HTTPConnection("127.0.0.1", ours.recv(), timeout=120)
+        theirs.close()  # else a server that dies would be waited for for ever
+        self._pipe = ours
+
+    @cached_property
+    def _connection(self) -> http.client.HTTPConnection:
+        """Connect when first asked, so that several servers start at the same time."""
+        return http.client.HTTPConnection("127.0.0.1", self._pipe.recv(), timeout=120)
 
     def _post(self, body: bytes) -> bytes:
         self._connection.request("POST", "/", body)

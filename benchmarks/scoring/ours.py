@@ -1,4 +1,4 @@
-"""The scoring core as a side: in process, through the ring, through HTTP."""
+"""The scoring core as a side, in process."""
 
 from concurrent.futures import Future
 
@@ -27,7 +27,7 @@ def core_of(model: Model, *, cached: bool, mode: str = "tolerance") -> ScoringCo
     return core
 
 
-class _Ours(Side):
+class Ours(Side):
     """Asks `self.client`, anything with `score(request)`."""
 
     def _ask(self, **columns) -> Float32:  # noqa: ANN003
@@ -57,7 +57,7 @@ class _Ours(Side):
         return [replies[name].require_ok() for name in NAMES]
 
 
-class InProcess(_Ours):
+class InProcess(Ours):
     """The core in this process."""
 
     def __init__(self, model: Model, *, cached: bool = True, mode: str = "tolerance") -> None:
