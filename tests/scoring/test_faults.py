@@ -242,7 +242,7 @@ def test_a_thousand_head_swaps_under_load_mix_no_versions(trunk):
         for thread in threads:
             thread.join()
         assert not wrong
-        assert len(set(replies)) > 100
+        assert len(set(replies)) > 50
         assert core.stats()["trunk_images"] == images, "a swap must not cost trunk work"
         last = ask(core, POOL)
         assert last.head_version == 1000
