@@ -78,7 +78,7 @@ class ScoringCore:
             lambda s: ItemLane(s, self._reply, strict=self._strict, stats=self._stats)
         )
         self._lock, self._open = threading.Lock(), True
-        self._queued, self._jobs = 0, set[Job]()
+        self._queued, self._jobs = 0, dict[Future, Job]()
         self._serial = itertools.count()
         self._watchdog = Watchdog(lambda job: self._give_up(job, Status.TIMEOUT, "deadline passed"))
         self._dispatcher = Dispatcher(
@@ -213,7 +213,7 @@ class ScoringCore:
         self._dispatcher.close(CLOSE_TIMEOUT)
         for lane in self._hosted.item_lanes.values():
             lane.close(CLOSE_TIMEOUT)
-        for job in list(self._jobs):
+        for job in list(self._jobs.values()):
             self._give_up(job, Status.SHED, "the core was closed")
         self._watchdog.close()
         if self.cache is not None:
@@ -245,8 +245,10 @@ class ScoringCore:
             self._release(size)
             raise
         with self._lock:
-            self._jobs.add(job)
-        job.future.add_done_callback(lambda _: self._done(job, size))
+            self._jobs[job.future] = job
+        # The callback must not hold the job, or the two would keep its pictures until the next
+        # garbage collection.
+        job.future.add_done_callback(lambda future: self._done(future, size))
         self._watchdog.add(job)
         if trunks:
             self._dispatcher.send(job, trunks)
@@ -283,10 +285,10 @@ class ScoringCore:
         with self._lock:
             self._queued -= size
 
-    def _done(self, job: Job, size: int) -> None:
+    def _done(self, future: Future, size: int) -> None:
         with self._lock:
             self._queued -= size
-            self._jobs.discard(job)
+            del self._jobs[future]
 
     def _reply(self, job: Job, name: str, batch: ScoreBatch) -> None:
         self._count(name, batch)

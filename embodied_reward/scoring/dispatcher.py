@@ -57,7 +57,6 @@ class Dispatcher:
         self._max_batch, self._canonical = max_batch, canonical
         self._lanes: dict[str, Lane] = {}
         self._inbox: deque[tuple[Job, dict[str, Trunk]]] = deque()
-        self._asked: dict[int, list[tuple[Job, str]]] = {}
         self._cond, self._open = threading.Condition(), True
         self._thread = threading.Thread(target=self._run, name="score-dispatch", daemon=True)
         self._thread.start()
@@ -85,6 +84,7 @@ class Dispatcher:
                 arrived = list(self._inbox)
                 self._inbox.clear()
             self._turn(arrived)
+            del arrived  # or the last pictures stay while nothing new comes
 
     def _busy(self) -> bool:
         return any(lane.flying or lane.rank is not None for lane in self._lanes.values())
@@ -102,17 +102,18 @@ class Dispatcher:
     def _admit(self, job: Job, trunks: dict[str, Trunk]) -> list[Ready]:
         job.seconds["queue"] = time.monotonic() - job.submitted
         ready = []
+        gathers: dict[str, Gather] = {}
         for name, trunk in trunks.items():
             lane = self._lane(trunk)
-            if lane.name in job.gathers:
-                gather, complete = job.gathers[lane.name], not job.gathers[lane.name].waiting
+            if lane.name in gathers:
+                gather, complete = gathers[lane.name], not gathers[lane.name].waiting
             else:
-                gather = job.gathers[lane.name] = Gather(job, trunk)
+                gather = gathers[lane.name] = Gather(job, trunk)
                 complete = lane.admit(gather)
             if complete:
                 ready.append((job, name, gather))
             else:
-                self._asked.setdefault(id(gather), []).append((job, name))
+                gather.scorers.append(name)
         return ready
 
     def _advance(self) -> list[Ready]:
@@ -125,11 +126,7 @@ class Dispatcher:
         for lane in self._lanes.values():
             while lane.flying and (lane.flying >= lane.runner.depth or lane is not chosen):
                 completed += lane.collect()
-        return [
-            (job, name, gather)
-            for gather in completed
-            for job, name in self._asked.pop(id(gather), ())
-        ]
+        return [(gather.job, name, gather) for gather in completed for name in gather.scorers]
 
     def _lane(self, trunk: Trunk) -> Lane:
         mode = f"strict{self._canonical}" if self._canonical else "tolerance"

@@ -26,6 +26,7 @@ class Gather:
         hit: Bool["u"], found in the cache.
         failed: row -> what went wrong with that frame.
         waiting: rows that are still missing.
+        scorers: names of the scorers that wait for them.
     """
 
     def __init__(self, job: "Job", trunk: Trunk) -> None:
@@ -35,6 +36,7 @@ class Gather:
         self.hit = np.zeros(len(self.numbers), bool)
         self.failed: dict[int, str] = {}
         self.waiting = len(self.numbers)
+        self.scorers: list[str] = []
         self.table: Tensor | None = None
 
     def fill(self, rows: Int64, features: Tensor) -> None:
@@ -94,7 +96,6 @@ class Job:
         wait = request.timeout if request.timeout is not None else max_wait
         self.deadline = self.submitted + wait
         self.rank = self.submitted + min(wait, 2 * ageing) + request.priority * ageing
-        self.gathers: dict[str, Gather] = {}
         self.replies: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._starts = np.cumsum([0, *(len(a) for a in request.frames)])
