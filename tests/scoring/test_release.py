@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embodied_reward.scoring import FeatureCache, ScoreRequest, ScoringCore, Status
+from embodied_reward.scoring.watchdog import Watchdog
 
 
 @pytest.fixture
@@ -55,11 +56,22 @@ def test_expired_requests_leave_nothing_behind(trunk, scorer, no_garbage_collect
         assert ask(core, 99, timeout=60.0)[0].ok.all()
 
 
-def test_finished_jobs_do_not_pile_up_before_their_deadlines(scorer):
-    with ScoringCore(cache=FeatureCache()) as core:
-        core.register(scorer)
-        frames = np.zeros((1, 32, 32, 3), np.uint8)
-        request = ScoreRequest(scorers=("mean",), frames=frames, timeout=600.0)
-        for _ in range(3000):
-            core.score(request)
-        assert len(core._watchdog._heap) < 2048
+class FakeJob:
+    def __init__(self, timeout):
+        self.deadline, self.done = time.monotonic() + timeout, False
+
+
+def test_finished_jobs_do_not_pile_up_behind_one_that_takes_long():
+    expired = []
+    watchdog = Watchdog(expired.append)
+    slow, late = FakeJob(600.0), FakeJob(0.2)
+    watchdog.add(slow)
+    for _ in range(5000):
+        job = FakeJob(900.0)
+        watchdog.add(job)
+        job.done = True
+    assert len(watchdog._heap) < 2500
+    watchdog.add(late)
+    assert alive_after(5, [lambda: None if expired else late]) == 0
+    assert expired == [late]
+    watchdog.close()
