@@ -9,53 +9,32 @@ Every line of the file is a judgement, with paths relative to the file:
 Pictures, videos and lists of pictures are accepted; docs/preference_rewards.md says more.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
-from tqdm import tqdm
 
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.device import pick_device
 from embodied_reward.cli.scorer_baselines import Looks, baseline_rows
+from embodied_reward.cli.scorer_trunk import (
+    Backbone,
+    TrunkConfig,
+    open_backbone,
+    read_pictures,
+    read_prompts,
+)
 from embodied_reward.errors import ConfigError, DatasetError
-from embodied_reward.scoring import FeatureCache, ScoringCore
-from embodied_reward.scoring.clips import Clip
 from embodied_reward.scoring.heads import HEADS, BradleyTerryConfig, HeadConfig, PreferenceHead
 from embodied_reward.scoring.preferences import Preferences, read_preferences
-from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.scorer_data import (
     Batches,
+    CandidateSet,
     FeatureTable,
-    PictureTable,
     candidate_sets,
     split_judgements,
 )
 from embodied_reward.training.scorer_loop import ScorerOptimization, ScorerTrainer, judge
 from embodied_reward.training.seeding import seed_everything, set_threads
-from embodied_reward.vision.encoders import CONV_PRESETS, Encoder, EncoderConfig, build_encoder
-from embodied_reward.vision.preprocess import resize_frames
-
-CHUNK = 64
-"""Clips that are read and encoded at once."""
-
-
-@dataclass(frozen=True)
-class TrunkConfig:
-    """Which encoder the head reads."""
-
-    name: str = "conv64"
-    """conv64, conv112, or a transformers vision model: local folder or hub id"""
-    revision: str | None = None
-    """commit of the hub model; pin it for reproducible runs"""
-    image_size: int | None = None
-    """side of the encoder's square input [px]; default: the encoder's own"""
-    dim: int = 64
-    """size of the features of a small conv net"""
-    train: bool | None = None
-    """train the encoder too; default: small conv nets yes, pretrained models no"""
 
 
 @dataclass(frozen=True)
@@ -102,11 +81,16 @@ def train_scorer(config: TrainScorerConfig) -> int:
     folder = _folder(config)
     set_threads(config.threads)
     seed_everything(config.seed)
-    encoder = _encoder(config).to(pick_device(config.device))
-    table, looks = _table(config, data, encoder)
-    training, validation = _batches(config, data, table)
-    head = _head(config, data, encoder, table).to(next(encoder.parameters()).device)
-    trainer = _trainer(config, encoder, head, training, validation, folder)
+    device = pick_device(config.device)
+    sets = _sets(config, data)
+    backbone = open_backbone(config.trunk, device)
+    texts, text_features = read_prompts(backbone, data)
+    table, looks = read_pictures(backbone, data, frames=config.frames, cache_dir=config.cache_dir)
+    training, validation = (Batches(table, s, texts, text_features) if s else None for s in sets)
+    assert training is not None
+    text_dim = 0 if text_features is None else text_features.shape[1]
+    head = _head(config, data, backbone, table, text_dim).to(device)
+    trainer = _trainer(config, backbone, head, training, validation, folder)
     if config.resume:
         print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
     save_config(config, folder)
@@ -131,58 +115,10 @@ def check(config: TrainScorerConfig) -> None:
             raise ConfigError(f"--{name}={getattr(config, name)} must be at least 1")
 
 
-def trains_trunk(config: TrainScorerConfig) -> bool:
-    """Whether the encoder learns too."""
-    given = config.trunk.train
-    return config.trunk.name in CONV_PRESETS if given is None else given
-
-
-def _encoder(config: TrainScorerConfig) -> Encoder:
-    return build_encoder(_source(config), config.trunk.dim)
-
-
-def _source(config: TrainScorerConfig) -> EncoderConfig:
-    trunk = config.trunk
-    return EncoderConfig(trunk.name, trunk.revision, not trains_trunk(config), trunk.image_size)
-
-
-def _table(
-    config: TrainScorerConfig, data: Preferences, encoder: Encoder
-) -> tuple[FeatureTable, Looks]:
-    """Read every clip once; encode it now if the encoder stays as it is."""
-    looks, offsets, parts = Looks(), [0], []
-    live = trains_trunk(config)
-    cache = FeatureCache(folder=config.cache_dir or None)
-    with ScoringCore(cache=cache) as core, _bar(len(data.clips)) as bar:
-        trunk = EncoderTrunk(encoder)
-        for at in range(0, len(data.clips), CHUNK):
-            frames = []
-            for clip in data.clips[at : at + CHUNK]:
-                frames.append(_read(clip, config, looks))
-                offsets.append(offsets[-1] + len(frames[-1]))
-            flat = [frame[None] for of_clip in frames for frame in of_clip]
-            if live:
-                parts += [resize_frames(torch.from_numpy(f), encoder.image_size) for f in flat]
-            else:
-                parts.append(core.embed(trunk, flat))
-            bar.update(len(frames))
-    values, places = torch.cat(parts), torch.tensor(offsets).numpy()
-    return (PictureTable(values, places, encoder) if live else FeatureTable(values, places)), looks
-
-
-def _read(clip: Clip, config: TrainScorerConfig, looks: Looks) -> list:
-    frames = clip.frames(config.frames)
-    looks.add(frames, clip.nbytes)
-    return frames
-
-
-def _bar(total: int) -> tqdm:
-    return tqdm(total=total, unit="clip", desc="reading pictures")
-
-
-def _batches(
-    config: TrainScorerConfig, data: Preferences, table: FeatureTable
-) -> tuple[Batches, Batches | None]:
+def _sets(
+    config: TrainScorerConfig, data: Preferences
+) -> tuple[list[CandidateSet], list[CandidateSet]]:
+    """Return what is compared in training and in validation."""
     training, validation, shared = split_judgements(data, config.val_fraction, config.seed)
     dims = len(data.dims)
     sets = candidate_sets(training, dims, config.seed)
@@ -191,44 +127,47 @@ def _batches(
     if validation and shared:
         print("note: the judgements share pictures, so validation pictures were seen in training")
     try:
-        held = candidate_sets(validation, dims, config.seed, tie_share=0.0)
+        return sets, candidate_sets(validation, dims, config.seed, tie_share=0.0)
     except DatasetError:
         print("note: the validation part has labels of one kind only; nothing is validated")
-        held = []
-    return Batches(table, sets), Batches(table, held) if held else None
+        return sets, []
 
 
 def _head(
-    config: TrainScorerConfig, data: Preferences, encoder: Encoder, table: FeatureTable
+    config: TrainScorerConfig,
+    data: Preferences,
+    backbone: Backbone,
+    table: FeatureTable,
+    text_dim: int,
 ) -> PreferenceHead:
     kind = type(config.head).get_choice_name(type(config.head))
-    head = HEADS[kind].create(config.head, encoder.dim, dims=data.dims)
-    if not trains_trunk(config):
+    live = backbone.encoder if backbone.trained else None
+    dim = live.dim if live else table.values.shape[-1]
+    head = HEADS[kind].create(config.head, dim, dims=data.dims, text_dim=text_dim)
+    if not live:
         head.fit_input(table.values)
     return head
 
 
 def _trainer(
     config: TrainScorerConfig,
-    encoder: Encoder,
+    backbone: Backbone,
     head: PreferenceHead,
     training: Batches,
     validation: Batches | None,
     folder: Path,
 ) -> ScorerTrainer:
-    pretrained = config.trunk.name not in CONV_PRESETS and not trains_trunk(config)
-    extra = {"trunk": dataclasses.asdict(_source(config))} if pretrained else {}
     return ScorerTrainer(
         config.name or folder.name,
-        encoder,
+        backbone.now,
         head,
         training,
         validation,
         config=config,
         folder=folder,
         seed=config.seed,
-        train_trunk=trains_trunk(config),
-        extra=extra,
+        encoder=backbone.encoder if backbone.trained else None,
+        extra={"trunk": backbone.source} if backbone.source else {},
         licence=config.licence,
     )
 
@@ -248,14 +187,14 @@ def _announce(
 ) -> None:
     parameters = sum(p.numel() for p in trainer.modules.parameters() if p.requires_grad)
     held = len(trainer.validation.sets) if trainer.validation else 0
-    trunk = "trained" if trainer.train_trunk else "frozen"
+    trunk = "trained" if trainer.encoder is not None else "frozen"
     print(
         f"{trainer.head.__class__.__name__} on {config.trunk.name} ({trunk}): {parameters:,} "
         f"trained parameters; {len(data.clips)} clips, {len(trainer.training.sets)} training and "
         f"{held} validation comparisons\nrun folder: {folder}"
     )
     if any(row.prompt for row in data.rows) and not trainer.head.text_dim:
-        print("note: this trunk reads no text; prompts only say what was compared with what")
+        print("note: prompts are not read; they only say what was compared with what")
 
 
 def _closing(config: TrainScorerConfig, trainer: ScorerTrainer, looks: Looks, last: Path) -> None:

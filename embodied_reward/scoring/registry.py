@@ -1,7 +1,7 @@
 """Trained scorers on disk: `config.json` + `model.safetensors`, tied together by digests.
 
-A small or trained trunk lies in the folder with its head. A large pretrained one is referred to by
-name and revision, and must have the digest it was used with.
+A trained trunk lies in the folder with its head. A frozen pretrained one is referred to by name and
+revision, and must have the digest it was used with.
 """
 
 import json
@@ -26,6 +26,7 @@ from embodied_reward.scoring.scorer import (
     digest_of,
     joint_digest,
 )
+from embodied_reward.scoring.transformers_trunk import TransformersTrunk, load_trunk
 from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.vision.encoders import Encoder, EncoderConfig, build_encoder, rebuild
 
@@ -52,8 +53,8 @@ def make_scorer(
         trunk: already on its device.
         head: of `HEADS`, on the same device; set to eval mode.
         licence: of the weights.
-        extra: JSON facts for the card; `trunk` = {name, revision, image_size} says where a
-            pretrained trunk comes from.
+        extra: JSON facts for the card; `trunk` says where a pretrained trunk comes from, the
+            arguments of `load_trunk` or of `EncoderConfig`.
     """
     digest = digest_of(head, json.dumps(_config_of(head), sort_keys=True))
     card = ScorerCard(
@@ -87,28 +88,20 @@ def save_scorer(scorer: Scorer | ItemScorer, folder: Path | str) -> Path:
             raise CheckpointError(f"a scorer of type '{scorer.card.type}' has nothing to save")
         save(folder)
         return folder
-    if not (isinstance(scorer.trunk, EncoderTrunk) and isinstance(scorer.head, PreferenceHead)):
+    if not isinstance(scorer.head, PreferenceHead):
         raise CheckpointError(
-            f"'{scorer.card.name}' is a {type(scorer.trunk).__name__} with a "
-            f"{type(scorer.head).__name__}; only image encoders with a preference head are saved"
+            f"'{scorer.card.name}' has a {type(scorer.head).__name__}, which is no preference head"
         )
+    trunk, inside = _describe(scorer)
     folder.mkdir(parents=True, exist_ok=True)
-    encoder, source = scorer.trunk.encoder, scorer.card.extra.get("trunk")
-    embedded = _embedded(encoder, source)
-    parts = {"head": scorer.head, **({"trunk": encoder} if embedded else {})}
     tree = {
         "type": scorer.card.type,
         "name": scorer.card.name,
         "head": _config_of(scorer.head),
-        "trunk": {
-            "description": encoder.description(),
-            "embedded": embedded,
-            "source": source,
-            "sha256": digest_of(encoder),
-        },
+        "trunk": trunk,
         "card": scorer.card.to_dict(),
     }
-    weights.save(nn.ModuleDict(parts), tree, folder)
+    weights.save(nn.ModuleDict({"head": scorer.head, **inside}), tree, folder)
     return folder
 
 
@@ -154,8 +147,7 @@ def scorer_folder(path: Path) -> Path:
 
 
 def _rebuild(tree: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> Scorer:
-    encoder = _encoder(tree["trunk"], _below(state, "trunk.")).to(device)
-    trunk = EncoderTrunk(encoder)
+    trunk = _trunk(tree["trunk"], _below(state, "trunk."), device)
     head = _head(tree["head"])
     head.load_state_dict(_below(state, "head."))
     card = tree["card"]
@@ -171,17 +163,47 @@ def _rebuild(tree: dict[str, Any], state: dict[str, torch.Tensor], device: str) 
     return Scorer(replace(scorer.card, extra=extra), trunk, scorer.head)
 
 
-def _encoder(tree: dict[str, Any], state: dict[str, torch.Tensor]) -> Encoder:
-    if tree["embedded"]:
-        encoder = rebuild(tree["description"])
-        encoder.load_state_dict(state)
+def _describe(scorer: Scorer) -> tuple[dict[str, Any], dict[str, nn.Module]]:
+    """Return how to get the trunk again, and the module that lies in the folder, if it does."""
+    trunk, source = scorer.trunk, scorer.card.extra.get("trunk")
+    if isinstance(trunk, TransformersTrunk) and source:
+        return {"kind": "transformers", "source": source, "sha256": trunk.digest}, {}
+    if not isinstance(trunk, EncoderTrunk):
+        raise CheckpointError(
+            f"'{scorer.card.name}' has a {type(trunk).__name__} of unknown origin; say where it "
+            "comes from: make_scorer(..., extra={'trunk': {'name': ..., 'revision': ...}})"
+        )
+    embedded = _embedded(trunk.encoder, source)
+    described = {
+        "kind": "encoder",
+        "description": trunk.encoder.description(),
+        "embedded": embedded,
+        "source": source,
+        "sha256": digest_of(trunk.encoder),
+    }
+    return described, {"trunk": trunk.encoder} if embedded else {}
+
+
+def _trunk(tree: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> Trunk:
+    if tree["kind"] == "transformers":
+        trunk: Trunk = load_trunk(**tree["source"], device=device)
+        found = trunk.digest
     else:
-        encoder = build_encoder(EncoderConfig(**tree["source"]), 0)
-    if digest_of(encoder) != tree["sha256"]:
+        encoder = _encoder(tree, state)
+        found, trunk = digest_of(encoder), EncoderTrunk(encoder.to(device))
+    if found != tree["sha256"]:
         raise CheckpointError(
             f"the trunk {tree['source'] or ''} has other weights than the head was trained on; "
             "give the same model and revision, or train the head again"
         )
+    return trunk
+
+
+def _encoder(tree: dict[str, Any], state: dict[str, torch.Tensor]) -> Encoder:
+    if not tree["embedded"]:
+        return build_encoder(EncoderConfig(**tree["source"]), 0)
+    encoder = rebuild(tree["description"])
+    encoder.load_state_dict(state)
     return encoder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from embodied_reward.errors import CheckpointError, ConfigError, NonFiniteError
 from embodied_reward.math.statistics import wilson
 from embodied_reward.scoring.heads import Choices, PreferenceHead
 from embodied_reward.scoring.registry import load_scorer, make_scorer, save_scorer
-from embodied_reward.scoring.scorer import Scorer
+from embodied_reward.scoring.scorer import Scorer, Trunk
 from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.training.checkpoint import latest, save_checkpoint
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
@@ -51,14 +52,14 @@ class ScorerTrainer:
 
     Args:
         name: of the scorer.
-        encoder: the trunk's encoder.
+        trunk: gives the trunk with its present weights.
         head: the head.
         training: batches to learn from.
         validation: held-out batches; may be None.
         config: optimisation settings.
         folder: the run folder.
         seed: every batch is a function of (seed, step).
-        train_trunk: whether the encoder learns too.
+        encoder: the trunk's encoder if it learns too.
         extra: facts for the scorer's card.
         licence: of the weights.
     """
@@ -66,7 +67,7 @@ class ScorerTrainer:
     def __init__(
         self,
         name: str,
-        encoder: Encoder,
+        trunk: Callable[[], Trunk],
         head: PreferenceHead,
         training: Batches,
         validation: Batches | None,
@@ -74,16 +75,16 @@ class ScorerTrainer:
         config: ScorerOptimization,
         folder: Path,
         seed: int,
-        train_trunk: bool = False,
+        encoder: Encoder | None = None,
         extra: dict | None = None,
         licence: str = "",
     ) -> None:
-        self.name, self.encoder, self.head = name, encoder, head
+        self.name, self.trunk, self.head, self.encoder = name, trunk, head, encoder
         self.training, self.validation = training, validation
         self.config, self.folder, self.seed = config, folder, seed
-        self.train_trunk, self.extra, self.licence = train_trunk, extra or {}, licence
+        self.extra, self.licence = extra or {}, licence
         self.step = 0
-        self.modules = nn.ModuleList([head, encoder] if train_trunk else [head])
+        self.modules = nn.ModuleList([head] if encoder is None else [head, encoder])
         self.optimizer = self._optimizer()
 
     @property
@@ -104,10 +105,10 @@ class ScorerTrainer:
             )
         saved = load_scorer(found / "pretrained_model")
         assert isinstance(saved, Scorer)
-        assert isinstance(saved.trunk, EncoderTrunk)
         try:
             self.head.load_state_dict(saved.head.state_dict())
-            self.encoder.load_state_dict(saved.trunk.encoder.state_dict())
+            if self.encoder is not None and isinstance(saved.trunk, EncoderTrunk):
+                self.encoder.load_state_dict(saved.trunk.encoder.state_dict())
         except RuntimeError as error:
             raise CheckpointError(f"'{found}' holds another model: {error}") from error
         load_optimizer(self.optimizer, found / "training_state")
@@ -145,7 +146,7 @@ class ScorerTrainer:
             self.head.fit_output(self.training.singles())
         return make_scorer(
             self.name,
-            EncoderTrunk(self.encoder),
+            self.trunk(),
             self.head,
             licence=self.licence,
             extra=self.extra,

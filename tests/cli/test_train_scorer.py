@@ -11,10 +11,18 @@ import torch
 
 from embodied_reward import cli
 from embodied_reward.math.statistics import auc
-from embodied_reward.scoring import FeatureCache, ScoreRequest, ScoringCore
+from embodied_reward.scoring import FeatureCache, ScoreRequest, ScoringCore, Status
+from embodied_reward.scoring.language.small import word_tokenizer
 from embodied_reward.scoring.registry import load_scorer
 from embodied_reward.training.checkpoint import point
-from tests.scoring.heads.shapes import labels_file, pairs_file, picture, sets_file, write_lines
+from tests.scoring.heads.shapes import (
+    labels_file,
+    pairs_file,
+    picture,
+    sets_file,
+    write,
+    write_lines,
+)
 
 QUICK = ["--threads=1", "--val_freq=1000", "--log_freq=5"]
 
@@ -129,6 +137,68 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(pairs, tmp_path, capsys):
     assert both[0] == both[1]
 
 
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    """A CLIP as users have it, with random weights and a vocabulary of six words."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    torch.manual_seed(0)
+    tokenizer = word_tokenizer(["a bright picture", "a dark picture"], end=True)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    shape["num_attention_heads"] = 4
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "eos_token_id": 3}
+    config = CLIPConfig(
+        text_config={**shape, **text, "bos_token_id": 2, "pad_token_id": 0},
+        vision_config={**shape, "image_size": 32, "patch_size": 8},
+        projection_dim=24,
+    )
+    folder = tmp_path_factory.mktemp("clip")
+    crop = {"height": 32, "width": 32}
+    for part in (CLIPModel(config), CLIPImageProcessor(size=crop, crop_size=crop), tokenizer):
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_prompt(tmp_path_factory):
+    """Which of two pictures is preferred depends on the prompt alone."""
+    folder, rng = tmp_path_factory.mktemp("prompts"), np.random.default_rng(0)
+    lines = []
+    for i in range(200):
+        names = []
+        for level in (60, 180):
+            frame = rng.integers(level - 40, level + 40, (32, 32, 3), dtype=np.uint8)
+            names.append(write(folder, f"{i}_{level}.png", frame))
+        bright = bool(rng.integers(2))
+        prompt = f"a {'bright' if bright else 'dark'} picture"
+        chosen, rejected = names[::-1] if bright else names
+        lines.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return write_lines(folder / "prefs.jsonl", lines)
+
+
+def test_a_model_with_a_text_tower_reads_the_prompt(tiny_clip, by_prompt, tmp_path, capsys):
+    options = [f"--trunk.name={tiny_clip}", "--steps=150"]
+    assert train(by_prompt, tmp_path / "blind", *options, "--trunk.text=false") == 0
+    assert table(capsys.readouterr().out)["scorer"] < 0.75
+    assert train(by_prompt, tmp_path / "reads", *options) == 0
+    output = capsys.readouterr().out
+    assert table(output)["scorer"] >= 0.95
+    assert "prompts are not read" not in output
+    frames = np.stack([np.full((32, 32, 3), v, np.uint8) for v in (60, 180)])
+    scores = {
+        word: ask(tmp_path / "reads", frames, texts=f"a {word} picture").require_ok()
+        for word in ("bright", "dark")
+    }
+    assert scores["bright"][1] > scores["bright"][0]
+    assert scores["dark"][1] < scores["dark"][0]
+    nothing = ask(tmp_path / "reads", frames)
+    assert nothing.status.tolist() == [Status.BAD_INPUT] * 2
+    line = {"chosen": "0_60.png", "rejected": "0_180.png"}
+    data = write_lines(by_prompt.parent / "bare.jsonl", [line] * 9)
+    assert train(data, tmp_path / "x", *options, "--trunk.text=true") == 2
+    assert "bare.jsonl line 1 has no `prompt`" in message(capsys)
+
+
 def message(capsys):
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("er train-")]
     assert len(error) == 1
@@ -144,7 +214,9 @@ def test_bad_input_is_one_line_and_leaves_no_run(pairs, tmp_path, capsys):
     assert train(pairs, run, "--head.type=bradley_tery") == 2
     assert "did you mean 'bradley_terry'" in message(capsys)
     assert train(pairs, run, "--trunk.name=no/such/folder") == 2
-    assert "encoder 'no/such/folder' is neither a preset" in message(capsys)
+    assert "'no/such/folder' is no image model" in message(capsys)
+    assert train(pairs, run, "--trunk.text=true") == 2
+    assert "'conv64' has no text tower" in message(capsys)
     assert train(pairs, run, "--batch_size=0") == 2
     assert "--batch_size=0 must be at least 1" in message(capsys)
     line = {"chosen": "0_a.png", "rejected": "0_b.png", "tie": True}
