@@ -7,7 +7,7 @@ Sides, on the same environments, actions and rounds:
     render              the frames alone: no reward
     core                the visual reward by the scoring core, after all environments are done
     overlapped          the same, frames encoded as each environment delivers them
-    loop                one call per environment and per camera of the same model, on one picture
+    loop                a call per environment and camera of the same model, on one picture each
 
 Environments step in turn in one process (`serial`) or each in its own (`workers`; only there can
 scoring overlap). The sides alternate inside every round, in an order that rotates; medians of the
@@ -152,13 +152,15 @@ def record(venv: VecEnv, actions: np.ndarray) -> list[dict[str, UInt8]]:
     return frames
 
 
-def scoring_alone(scorer: Any, frames: list[dict[str, UInt8]]) -> float:
-    """Return pictures scored per second; nothing is rendered and no picture comes twice."""
+def scoring_alone(scorer: Any, frames: list[dict[str, UInt8]]) -> tuple[float, float]:
+    """Return pictures scored per second of the clock and of CPU time; no picture comes twice."""
     scorer.start(list(range(COUNT)), frames[0])
-    began = time.perf_counter()
-    for step in frames[1:]:
+    scorer.step(frames[1])
+    began, cpu = time.perf_counter(), time.process_time()
+    for step in frames[2:]:
         scorer.step(step)
-    return (len(frames) - 1) * COUNT * len(VIEWS) / (time.perf_counter() - began)
+    count = (len(frames) - 2) * COUNT * len(VIEWS)
+    return count / (time.perf_counter() - began), count / (time.process_time() - cpu)
 
 
 def measure(rounds: int, steps: int) -> dict:
@@ -190,17 +192,19 @@ def round_of(
 
 
 def alone(model: DopamineModel, frames: list[dict[str, UInt8]], number: int) -> dict[str, float]:
-    def by_core() -> float:
+    def by_core() -> tuple[float, float]:
         with ScoringCore(cache=FeatureCache(capacity_bytes=64 << 20)) as core:
             model.use(core)
             return scoring_alone(StreamScorer(model, COUNT), frames)
 
-    def by_loop() -> float:
+    def by_loop() -> tuple[float, float]:
         model.use(None)
         return scoring_alone(LoopScorer(model, COUNT), frames)
 
     order = [("scoring core", by_core), ("scoring loop", by_loop)]
-    return {name: run() for name, run in order[:: 1 if number % 2 else -1]}
+    found = {name: run() for name, run in order[:: 1 if number % 2 else -1]}
+    cpu = {f"{name}, CPU": rates[1] for name, rates in found.items()}
+    return {**{name: rates[0] for name, rates in found.items()}, **cpu}
 
 
 def summary(rates: dict[str, list[float]], rounds: int, steps: int) -> dict:
@@ -222,6 +226,7 @@ def summary(rates: dict[str, list[float]], rounds: int, steps: int) -> dict:
             "serial core / loop": ratio("serial core", "serial loop"),
             "workers overlapped / loop": ratio("workers overlapped", "workers loop"),
             "scoring core / loop": ratio("scoring core", "scoring loop"),
+            "scoring core / loop, CPU": ratio("scoring core, CPU", "scoring loop, CPU"),
         },
         "environments": COUNT,
         "views": len(VIEWS),

@@ -111,9 +111,10 @@ class PolicyRun:
         """Let all reward models run their image encoders on one core, which closes last."""
         models = [m for m in (reward, self.watched and self.watched.model) if m is not None]
         if models:
-            # With worker processes, pictures come environment by environment.
+            # With worker processes, pictures come from one or two environments at a time.
             views = len(self.config.reward.views or models[0].card.views)
-            together = 1 if self.config.workers == "subprocess" else self.config.n_envs
+            most = 2 if self.config.workers == "subprocess" else 16
+            together = min(most, self.config.n_envs)
             sharing = self.config.cache.shared_by(*models, batch=views * together)
             self._open.enter_context(sharing)
 

@@ -123,15 +123,13 @@ class LearnedRewardVecEnv(VecEnvWrapper):
         self._finish(rewards, dones, phi)
         return obs, rewards.astype(np.float32), dones, infos
 
-    def _arrived(self, row: int, infos: Sequence[Mapping[str, Any]]) -> None:
-        """Let the frames of an environment that is done be encoded while others simulate."""
+    def _arrived(self, infos: Sequence[Mapping[str, Any]]) -> None:
+        """Let the frames of environments that are done be encoded while others simulate."""
         watching = self.watch.scorer if self.watch and not self.watch.shared else None
         paying = self.scorer if self.mode.source == "scorer" else None
         for scorer in (paying, watching):
             if isinstance(scorer, Prefetches):
-                for info in infos:
-                    frames = info.get("frames", {})
-                    scorer.prefetch({view: image[None] for view, image in frames.items()})
+                scorer.prefetch(stack_frames(infos, scorer.views))
 
     def _extra(self, phi: Float64, terminated: np.ndarray) -> Float64:
         return self.mode.added(self._phi, phi, terminated, self.gamma, self.kappa)

@@ -29,8 +29,8 @@ from stable_baselines3.common.vec_env.subproc_vec_env import _stack_obs, _worker
 
 from embodied_reward.errors import EnvError
 
-Listener = Callable[[int, Sequence[Mapping[str, Any]]], None]
-"""Takes an environment's number and its new infos: of the step, and of the reset after an end."""
+Listener = Callable[[Sequence[Mapping[str, Any]]], None]
+"""Takes new infos of environments: of their step, and of the reset after an end."""
 
 PRELOAD = ("embodied_reward.shaping.workers",)
 CLOSE = 5.0  # seconds a process has to leave before it is ended
@@ -94,7 +94,7 @@ class WorkerVecEnv(SubprocVecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Take the results as they arrive. Raises EnvError: a process died, raised or hangs."""
-        results = self._gather("in a step", self._hear_step)
+        results = self._gather("in a step", _infos_of_step)
         self.waiting = False
         obs, rewards, dones, infos, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
         stacked = _stack_obs(obs, self.observation_space)
@@ -104,7 +104,7 @@ class WorkerVecEnv(SubprocVecEnv):
         """Reset all environments. Raises EnvError as `step_wait` does."""
         given = zip(self._seeds, self._options, strict=True)
         self._send([("reset", pair) for pair in given])
-        results = self._gather("at reset", self._hear_reset)
+        results = self._gather("at reset", _infos_of_reset)
         obs, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
         self._reset_seeds()
         self._reset_options()
@@ -130,15 +130,6 @@ class WorkerVecEnv(SubprocVecEnv):
 
     # --- inside ---
 
-    def _hear_step(self, row: int, result: Any) -> None:
-        _, _, done, info, reset_info = result
-        assert self.on_arrival is not None
-        self.on_arrival(row, (info, reset_info) if done else (info,))
-
-    def _hear_reset(self, row: int, result: Any) -> None:
-        assert self.on_arrival is not None
-        self.on_arrival(row, (result[1],))
-
     def _send(self, messages: Sequence[tuple[str, Any]]) -> None:
         for row, (remote, message) in enumerate(zip(self.remotes, messages, strict=True)):
             try:
@@ -149,7 +140,7 @@ class WorkerVecEnv(SubprocVecEnv):
     def _gather(
         self,
         when: str,
-        hear: Callable[[int, Any], None] | None = None,
+        infos_of: Callable[[Any], list[Mapping[str, Any]]] | None = None,
         patience: float = 1.0,
     ) -> list[Any]:
         """Return one answer of every process, in their order."""
@@ -162,11 +153,14 @@ class WorkerVecEnv(SubprocVecEnv):
             if not ready:
                 row = min(pending.values())
                 raise self._broken(f"environment {row} gave no answer within {timeout:g} s {when}")
+            arrived: list[Any] = []
             for remote in ready:
                 row = pending.pop(remote)  # type: ignore[arg-type]
                 answers[row] = self._receive(row, when)
-                if hear is not None and self.on_arrival is not None:
-                    hear(row, answers[row])
+                arrived.append(answers[row])
+            # When nobody is waited for, everything is going to be scored at once anyway.
+            if pending and infos_of is not None and self.on_arrival is not None:
+                self.on_arrival([info for answer in arrived for info in infos_of(answer)])
         return [answers[row] for row in range(len(self.remotes))]
 
     def _receive(self, row: int, when: str) -> Any:
@@ -193,6 +187,15 @@ class WorkerVecEnv(SubprocVecEnv):
         self.waiting = True
         self.close()
         return EnvError(f"{why}. All environments were closed")
+
+
+def _infos_of_step(answer: Any) -> list[Mapping[str, Any]]:
+    _, _, done, info, reset_info = answer
+    return [info, reset_info] if done else [info]
+
+
+def _infos_of_reset(answer: Any) -> list[Mapping[str, Any]]:
+    return [answer[1]]
 
 
 def _serve(remote: Connection, parent: Connection, make: CloudpickleWrapper) -> None:

@@ -1,7 +1,9 @@
 """What fails is NaN with a status; its neighbours do not notice."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -201,6 +203,19 @@ def test_back_pressure_loses_nothing_and_rejects_at_once(encoder):
         gate.set()
         assert all(f.result(20)["mean"].ok.all() for f in accepted)
         assert core.stats()["queued"] == 0
+
+
+def test_answered_requests_leave_memory_long_before_their_deadlines(trunk):
+    """A control loop asks a hundred times a second, and deadlines are ten minutes away."""
+    alive = []
+    with ScoringCore() as core:
+        for k in range(200):
+            frames = pictures(1, seed=k)
+            alive.append(weakref.ref(frames))
+            core.embed(trunk, frames)
+            del frames
+        gc.collect()
+        assert sum(ref() is not None for ref in alive) < 10
 
 
 def test_closing_sheds_what_waits(encoder):
