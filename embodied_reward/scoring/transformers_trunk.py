@@ -1,6 +1,6 @@
 """Trunks made of `transformers` models: CLIP and SigLIP with both towers, DINO-class without text.
 
-trunk = load_trunk("openai/clip-vit-large-patch14", revision="32bd645")
+trunk = load_trunk("openai/clip-vit-large-patch14", revision=COMMIT)
 scorer = cosine_scorer("clip", trunk)
 """
 
