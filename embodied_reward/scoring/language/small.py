@@ -65,7 +65,7 @@ def small_reader(
     vision = {"image_size": image_size, "patch_size": patch, "projection_dim": dim}
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, "num_key_value_heads": 4}
     text |= {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
-    config = AutoConfig.for_model(
+    config: Any = AutoConfig.for_model(
         "llava",
         vision_config={**shape, **vision, "model_type": "clip_vision_model"},
         text_config={**shape, **text, "model_type": "llama"},
