@@ -253,12 +253,16 @@ def _request(
 
 
 def _row(item: "Item", i: int, batch: "ScoreBatch") -> "Row":
+    import numpy as np
+
     from embodied_reward.cli.score_output import Row
     from embodied_reward.scoring.status import Status
 
     names = ("aleatoric", "epistemic")
-    columns = {name: float(getattr(batch, name)[i]) for name in names}
-    columns |= {f"{n}": float(v) for n, v in zip(batch.dim_names, batch.dims[i], strict=False)}
+    # A scorer that estimates no deviation gives no such columns.
+    given = [name for name in names if np.isfinite(getattr(batch, name)).any()]
+    columns = {name: float(getattr(batch, name)[i]) for name in given}
+    columns |= {n: float(v) for n, v in zip(batch.dim_names, batch.dims[i], strict=False)}
     return Row(
         path=str(item.path),
         score=float(batch.score[i]),

@@ -103,6 +103,8 @@ def summary(rows: Sequence[Row]) -> str:
 def _line(row: Row, timed: bool) -> str:
     name = row.path if len(row.path) <= WIDE else "..." + row.path[-WIDE + 3 :]
     time = "" if row.start is None else f"{row.start:.2f}-{row.end:.2f} s"
+    if row.start is not None and row.start == row.end:
+        time = f"{row.start:.2f} s"
     number = f"{row.score:.5g}" if row.ok else "-"
     more = " ".join(f"{k}={v:.4g}" for k, v in row.columns.items() if not _is_nan(v))
     detail = " ".join(row.detail.split())[:80]

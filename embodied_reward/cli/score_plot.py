@@ -24,7 +24,8 @@ def thumbnail(frame: UInt8) -> UInt8:
     h, w = frame.shape[:2]
     if h <= HEIGHT:
         return frame
-    return cv2.resize(frame, (max(round(w * HEIGHT / h), 1), HEIGHT), interpolation=cv2.INTER_AREA)
+    size = (max(round(w * HEIGHT / h), 1), HEIGHT)
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def plot_clips(rows: Sequence[Row], thumbs: Thumbs, path: Path, label: str) -> None:

@@ -17,6 +17,7 @@ from embodied_reward import config as configs
 from embodied_reward import weights
 from embodied_reward.errors import CheckpointError, did_you_mean
 from embodied_reward.scoring.heads import HEADS, HeadConfig, PreferenceHead
+from embodied_reward.scoring.language.config import LANGUAGE_TYPES, read_item_scorer
 from embodied_reward.scoring.scorer import (
     Head,
     ItemScorer,
@@ -34,8 +35,9 @@ EMBED_LIMIT = 64 << 20
 """Bytes of a pretrained trunk up to which it is copied into the folder of the scorer."""
 
 # type -> reader of a folder whose config.json has that "type"; gets the folder and the device.
-# Scorers that read pictures and text in one piece add themselves here.
-ITEM_SCORERS: dict[str, Callable[[Path, str], ItemScorer]] = {}
+ITEM_SCORERS: dict[str, Callable[[Path, str], ItemScorer]] = dict.fromkeys(
+    LANGUAGE_TYPES, read_item_scorer
+)
 
 
 def make_scorer(

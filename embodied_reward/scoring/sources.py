@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embodied_reward.errors import CheckpointError, ConfigError
 from embodied_reward.scoring.cosine import cosine_scorer
-from embodied_reward.scoring.language.config import FILES, LANGUAGE_TYPES, read_item_scorer
+from embodied_reward.scoring.language.config import FILES, read_item_scorer
 from embodied_reward.scoring.registry import load_scorer, scorer_folder
 from embodied_reward.scoring.scorer import ItemScorer, Scorer
 from embodied_reward.scoring.transformers_trunk import load_trunk
@@ -35,7 +35,7 @@ def open_scorer(source: Path | str, *, device: str = "cpu") -> Scorer | ItemScor
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise CheckpointError(
             f"no scorer at '{source}': give a folder, a YAML or JSON file of an engine, or a hub "
-            "id such as openai/clip-vit-base-patch32@3d74acf"
+            "id such as openai/clip-vit-base-patch32@COMMIT"
         )
     repository, _, revision = name.partition("@")
     trunk = load_trunk(repository, revision=revision or None, device=device)
@@ -56,8 +56,6 @@ def kind_of(path: Path) -> str:
 
 def _open_folder(path: Path, device: str) -> Scorer | ItemScorer:
     kind = kind_of(path)
-    if kind in LANGUAGE_TYPES:
-        return read_item_scorer(scorer_folder(path), device)
     if kind != "transformers":
         return load_scorer(path, device=device)
     try:

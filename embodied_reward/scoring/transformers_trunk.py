@@ -1,6 +1,6 @@
 """Trunks made of `transformers` models: CLIP and SigLIP with both towers, DINO-class without text.
 
-trunk = load_trunk("openai/clip-vit-large-patch14", revision="32bd645")
+trunk = load_trunk("openai/clip-vit-large-patch14", revision=COMMIT)
 scorer = cosine_scorer("clip", trunk)
 """
 
@@ -91,7 +91,7 @@ class TransformersTrunk(Trunk):
             return torch.cat([self._encode_text(text) for text in texts])
 
     def _encode_text(self, text: str) -> Tensor:
-        config = self.model.config.text_config  # type: ignore[union-attr]
+        config: Any = self.model.config.text_config  # type: ignore[union-attr]
         length = config.max_position_embeddings
         # SigLIP's text tower sees padding (it has no mask) and was trained at full length.
         padding = "max_length" if "siglip" in str(config.model_type) else False

@@ -234,7 +234,9 @@ def load_reader(name: Path | str, *, revision: str | None = None, device: str = 
 
     dtype = torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype)
+        model: Any = AutoModelForImageTextToText.from_pretrained(
+            name, revision=revision, dtype=dtype
+        )
         processor = AutoProcessor.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
