@@ -73,11 +73,11 @@ def _open_loop(results: list[Result]) -> str:
     rows = [r for r in results if r.workload.startswith("open loop")]
     if not rows:
         return ""
-    body = [[r.workload.split(", ")[1], *(short(r.value(s)) for s in r.rounds)] for r in rows]
+    body = [[*r.workload.split(", ")[1:], *(short(r.value(s)) for s in r.rounds)] for r in rows]
     return (
-        f"### Open loop on {rows[0].trunk}: 99th percentile of latency [ms]\n\nSingle pictures at "
-        "Poisson times; load as a share of what the bare loop manages with single pictures.\n\n"
-        + table(["load", *rows[0].rounds], body)
+        f"### Open loop on {rows[0].trunk}: latency [ms]\n\nSingle pictures at Poisson times; load "
+        "as a share of what the bare loop manages with single pictures.\n\n"
+        + table(["load", "percentile", *rows[0].rounds], body)
     )
 
 

@@ -28,9 +28,9 @@ class Shape:
 
 
 SHAPES = {
-    "conv64": Shape("our default encoder: 4 convolutions, 64 px", 64, 64, 512),
-    "vit-tiny": Shape("ViT, 64 px, patch 8, width 64, 4 layers", 64, 64, 192),
-    "vit-s14": Shape("ViT-S/14, 224 px, width 384, 12 layers", 224, 384, 4),
+    "conv64": Shape("our default encoder: 4 convolutions, 64 px", 64, 64, 256),
+    "vit-tiny": Shape("ViT, 64 px, patch 8, width 64, 4 layers", 64, 64, 128),
+    "vit-s14": Shape("ViT-S/14, 224 px, width 384, 12 layers", 224, 384, 3),
 }
 
 

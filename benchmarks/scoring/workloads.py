@@ -6,13 +6,13 @@ all sides alike; ratios are taken within a round, and their median is reported.
 
 import itertools
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
-from ours import InProcess
 from sides import Side
 from trunk_zoo import SHAPES
 
@@ -77,7 +77,7 @@ def throughput(  # noqa: PLR0913
 ) -> Result:
     """Units of work per second of every side; one round to warm up is not counted."""
     result = Result(name, trunk, unit)
-    rng = np.random.default_rng(0)
+    rng = generator(name, trunk)
     for k, order in enumerate(rotated(sides, rounds + 1)):
         for side in order:
             frames = draw(rng)
@@ -88,6 +88,11 @@ def throughput(  # noqa: PLR0913
                 result.rounds.setdefault(side.name, []).append(units / seconds)
                 result.cpu.setdefault(side.name, []).append(busy)
     return result
+
+
+def generator(*facts: object) -> np.random.Generator:
+    """Every measurement has pictures of its own, so that none is cached from another."""
+    return np.random.default_rng(zlib.crc32(repr(facts).encode()))
 
 
 def pictures(trunk: str, n: int) -> Callable[[np.random.Generator], UInt8]:
@@ -190,7 +195,7 @@ def heads(trunk: str, sides: Sequence[Side], n: int, rounds: int) -> Result:
 def hits(trunk: str, sides: Sequence[Side], size: int, rounds: int, n: int = 64) -> Result:
     """Pictures of `size` px that were all scored before: microseconds per frame."""
     result = Result(f"cache hits, {size} px", trunk, "us/frame", lower=True)
-    frames = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
+    frames = generator("hits", size).integers(0, 256, (n, size, size, 3), np.uint8)
     for side in sides:
         side.score(frames)
     for order in rotated(sides, rounds):
@@ -206,7 +211,7 @@ def hits(trunk: str, sides: Sequence[Side], size: int, rounds: int, n: int = 64)
 def latency(trunk: str, sides: Sequence[Side], rounds: int, calls: int) -> Result:
     """One new picture at a time, nobody else there: median milliseconds."""
     result = Result("one picture, idle", trunk, "ms", lower=True)
-    rng, draw = np.random.default_rng(0), pictures(trunk, 1)
+    rng, draw = generator("latency", trunk), pictures(trunk, 1)
     for order in rotated(sides, rounds):
         for side in order:
             times = []
@@ -221,18 +226,22 @@ def latency(trunk: str, sides: Sequence[Side], rounds: int, calls: int) -> Resul
 
 def open_loop(
     trunk: str, sides: Sequence[Side], rate: float, *, seconds: float, rounds: int, what: str
-) -> Result:
-    """Clients that send single pictures at random times, whatever is unanswered: p99 latency."""
-    result = Result(f"open loop, {what}, p99", trunk, "ms", lower=True)
+) -> list[Result]:
+    """Clients that send single pictures at random times, whatever is unanswered: latency.
+
+    Returns one result for the median and one for the 99th percentile.
+    """
+    found = [Result(f"open loop, {what}, p{p}", trunk, "ms", lower=True) for p in (50, 99)]
     for k, order in enumerate(rotated(sides, rounds)):
         for side in order:
-            times = _poisson(side, trunk, rate, seconds, seed=k)  # same arrivals for every side
-            result.rounds.setdefault(side.name, []).append(float(np.percentile(times, 99)) * 1e3)
-    return result
+            times = _poisson(side, trunk, rate, seconds, seed=k)
+            for result, p in zip(found, (50, 99), strict=True):
+                result.rounds.setdefault(side.name, []).append(float(np.percentile(times, p)) * 1e3)
+    return found
 
 
 def _poisson(side: Side, trunk: str, rate: float, seconds: float, seed: int) -> list[float]:
-    rng = np.random.default_rng(seed)
+    rng = generator("open loop", side.name, rate, seed)
     arrivals = np.cumsum(rng.exponential(1 / rate, int(rate * seconds)))
     frames = pictures(trunk, len(arrivals))(rng)
     times: list[float] = []
@@ -272,7 +281,3 @@ def smooth(size: int, n: int, rng: np.random.Generator) -> UInt8:
     frequency, phase = rng.uniform(1, 6, (n, 3, 2)), rng.uniform(0, 6, (n, 3))
     wave = frequency[..., :1, None] * x + frequency[..., 1:, None] * y + phase[..., None, None]
     return np.moveaxis(127.5 + 127 * np.sin(wave), 1, -1).astype(np.uint8)
-
-
-def core_only(sides: Sequence[Side]) -> list[Side]:
-    return [side for side in sides if isinstance(side, InProcess)]

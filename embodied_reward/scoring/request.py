@@ -113,32 +113,36 @@ class ScoreRequest:
 
     def _fill_frames(self) -> None:
         count = self.frame_count
-        index = np.arange(count) if self.index is None else self.index
-        self._set("index", _column("index", index, np.int64, None, 0, count - 1))
+        self._fill("index", np.arange(count), None, 0, count - 1)
         f = len(self.index)
-        for name, dtype, high in (("view", np.uint8, 255), ("role", np.uint8, 5)):
-            given = getattr(self, name)
-            filled = np.zeros(f, dtype) if given is None else given
-            self._set(name, _column(name, filled, dtype, f, 0, high))
+        for name, high in (("view", 255), ("role", 5)):
+            self._fill(name, np.zeros(f, np.uint8), f, 0, high)
         if self.views and f and self.view.max() >= len(self.views):
             raise RequestError(
                 f"ScoreRequest.view names camera {self.view.max()}, but views has only "
                 f"{len(self.views)}: {', '.join(self.views)}"
             )
-        time = np.zeros(f, np.float32) if self.time is None else self.time
-        self._set("time", _column("time", time, np.float32, f, -np.inf, np.inf))
+        self._fill("time", np.zeros(f, np.float32), f, -np.inf, np.inf)
+
+    def _fill(
+        self, name: str, default: np.ndarray, length: int | None, low: float, high: float
+    ) -> None:
+        """Check a column that was given; a default of ours needs no check."""
+        given = getattr(self, name)
+        if given is not None:
+            default = _column(name, given, default.dtype, length, low, high)
+        self._set(name, default)
 
     def _fill_items(self) -> None:
         f = len(self.index)
-        offsets = np.arange(f + 1) if self.offsets is None else self.offsets
-        offsets = _column("offsets", offsets, np.int64, None, 0, f)
+        self._fill("offsets", np.arange(f + 1), None, 0, f)
+        offsets = self.offsets
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != f or (np.diff(offsets) < 0).any():
             raise RequestError(
                 f"ScoreRequest.offsets must rise from 0 to the number of frame references {f} and "
                 f"hold at least one item; got {offsets[:8].tolist()}"
                 + ("..." if len(offsets) > 8 else "")
             )
-        self._set("offsets", offsets)
         n = len(self)
         if self.text is None and self.texts and len(self.texts) not in (1, n):
             raise RequestError(
@@ -150,10 +154,7 @@ class ScoreRequest:
         default = {"text": text, "group": np.arange(n), "user": np.full(n, NONE)}
         high = {"text": len(self.texts) - 1, "group": 2**31, "user": 2**62}
         for name, fallback in default.items():
-            given = getattr(self, name)
-            value = fallback if given is None else given
-            low = 0 if name == "group" else NONE
-            self._set(name, _column(name, value, np.int64, n, low, high[name]))
+            self._fill(name, fallback, n, 0 if name == "group" else NONE, high[name])
 
     def _check_scalars(self) -> None:
         if not self.scorers or len(set(self.scorers)) < len(self.scorers):
