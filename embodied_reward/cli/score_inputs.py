@@ -8,6 +8,7 @@ import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from av.error import FFmpegError
 
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.scoring.clips import VIDEOS, spread
@@ -183,8 +184,8 @@ def _decode(path: Path, *, pixels: bool = True) -> Iterator[tuple[UInt8, float]]
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
                 rgb = frame.to_ndarray(format="rgb24") if pixels else empty
-                yield rgb, float(frame.time or 0.0)
-    except (OSError, ValueError, IndexError, av.FFmpegError) as error:
+                yield np.asarray(rgb, np.uint8), float(frame.time or 0.0)
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
         raise DatasetError(f"no readable video ({_reason(error)})") from error
 
 

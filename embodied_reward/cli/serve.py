@@ -14,7 +14,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embodied_reward.cli.command import run_verb
@@ -35,7 +34,7 @@ class ScorerPath:
     """Which scorers."""
 
     path: tuple[str, ...] = ()
-    """folders of trained scorers, one or several"""
+    """scorers, one or several: runs of er train-scorer, YAML files of engines, hub ids"""
     device: str = "cpu"
     """where they compute: cpu, cuda, cuda:1, mps"""
 
@@ -117,10 +116,10 @@ def run(config: ServeConfig) -> int:
 
 
 def load(path: str, device: str) -> "Scorer | ItemScorer":
-    """Read one scorer."""
-    from embodied_reward.scoring.registry import load_scorer
+    """Read one scorer: a folder, a file of an engine, or a hub id."""
+    from embodied_reward.scoring.sources import open_scorer
 
-    return load_scorer(Path(path), device=device)
+    return open_scorer(path, device=device)
 
 
 def _server_class() -> "type[HttpServer]":

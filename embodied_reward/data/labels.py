@@ -153,10 +153,13 @@ class LabelFile:
             if not faster:
                 self._join()
         shutil.rmtree(self.parts, ignore_errors=True)
-        return pq.read_table(self.path, partitioning=None)
+        return pq.read_table(self.path, partitioning=None)  # type: ignore[arg-type]
 
     def _join(self) -> None:
-        parts = [pq.read_table(self._part(k), partitioning=None) for k in range(len(self.lengths))]
+        parts = [
+            pq.read_table(self._part(k), partitioning=None)  # type: ignore[arg-type]
+            for k in range(len(self.lengths))
+        ]
         table = pa.concat_tables(parts).combine_chunks().sort_by("index")
         _check(table, sum(self.lengths), self.path)
         with replacing(self.path) as temporary:

@@ -133,7 +133,8 @@ class FrameModel(VisualModel, abc.ABC):
         generator, present = torch.Generator().manual_seed(batch.seed), batch.present
         features = self.training_features(batch.frames, present, generator)
         if self.training:
-            keep = keep_views(*present.shape, self.config.view_dropout, generator)
+            n, v = present.shape
+            keep = keep_views(n, v, self.config.view_dropout, generator)
             present = without(present, keep)
         return features, present.to(features.device)
 

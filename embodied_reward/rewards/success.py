@@ -119,7 +119,9 @@ class SuccessModel(VisualModel):
         present = batch.present
         features = self.training_features(batch.frames, present, generator)
         if self.training:
-            keep = keep_views(*present.shape, self.config.view_dropout, generator)
+            keep = keep_views(
+                present.shape[0], present.shape[1], self.config.view_dropout, generator
+            )
             present = without(present, keep)
         return self.network.fuse(features, present.to(features.device))
 

@@ -63,8 +63,10 @@ class Clip:
         try:
             total = sum(1 for _ in _decode(path))
             wanted = set(spread(total, count).tolist())
-            found = [
-                f.to_ndarray(format="rgb24") for i, f in enumerate(_decode(path)) if i in wanted
+            found: list[UInt8] = [
+                np.asarray(f.to_ndarray(format="rgb24"), np.uint8)
+                for i, f in enumerate(_decode(path))
+                if i in wanted
             ]
         except (OSError, ValueError, IndexError, FFmpegError) as error:
             raise self._unreadable(path, "video", error) from error
