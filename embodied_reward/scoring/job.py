@@ -1,5 +1,7 @@
 """One request on its way through the engine: which features it has, which it waits for."""
 
+import bisect
+import itertools
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -98,7 +100,7 @@ class Job:
         self.rank = self.submitted + min(wait, 2 * ageing) + request.priority * ageing
         self.replies: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
-        self._starts = np.cumsum([0, *(len(a) for a in request.frames)])
+        self._starts = list(itertools.accumulate((len(a) for a in request.frames), initial=0))
 
     @property
     def done(self) -> bool:
@@ -107,7 +109,7 @@ class Job:
 
     def frame(self, number: int) -> UInt8:
         """Return frame UInt8["h w 3"] by its number."""
-        arena = int(np.searchsorted(self._starts, number, side="right")) - 1
+        arena = bisect.bisect_right(self._starts, number) - 1
         return self.request.frames[arena][number - self._starts[arena]]
 
     def finish(self, result: Any) -> bool:
