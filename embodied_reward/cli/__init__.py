@@ -16,6 +16,7 @@ VERBS = {
     "data": "look at a dataset (er data inspect PATH) or recover a killed recording",
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",
+    "train-judge": "fine-tune a vision-language model to judge pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
     "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",
     "score": "score pictures and clips with any scorer or reward model",

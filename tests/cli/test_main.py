@@ -38,8 +38,8 @@ def test_version_is_that_of_the_distribution():
 def test_an_unknown_verb_names_the_nearest(capsys):
     assert main(["train-rewards"]) == 2
     assert capsys.readouterr().err == (
-        "er: unknown verb 'train-rewards'; did you mean 'train-reward' or 'eval-reward' or "
-        "'train-policy'?\n"
+        "er: unknown verb 'train-rewards'; did you mean 'train-reward' or 'train-scorer' or "
+        "'eval-reward'?\n"
     )
 
 

@@ -93,10 +93,9 @@ def test_serves_two_scorers_over_http_and_shared_memory(monkeypatch, capsys, tmp
     assert equal
     assert "  one  mean, weights unknown" in out
     assert "look: curl http://127.0.0.1:" in out
-    assert out.splitlines()[-2:] == [
-        "ready: every scorer has scored its canary",
-        "stopping: finishing what is under way",
-    ]
+    # Warming up goes on beside the first requests, so that its line may come before or after.
+    assert "ready: every scorer has scored its canary" in out.splitlines()
+    assert out.splitlines()[-1] == "stopping: finishing what is under way"
     assert not os.path.exists(ring)
 
 
