@@ -6,6 +6,7 @@ the loopback address, so that a foreign site that lets its name point here (DNS 
 refused. Answers must also be JSON that this page sent: `Content-Type` and `Origin` are checked.
 """
 
+import functools
 import hmac
 import json
 import re
@@ -67,7 +68,9 @@ class LabelServer:
         self.port = int(self._http.server_address[1])
         self.hosts = {f"{name}:{self.port}" for name in (LOOPBACK, "localhost")}
         self.url = f"http://{LOOPBACK}:{self.port}/{self.token}/"
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        # How often it looks whether it should end [s]; requests do not wait for that.
+        work = functools.partial(self._http.serve_forever, poll_interval=0.05)
+        self._thread = threading.Thread(target=work, daemon=True)
 
     def __enter__(self) -> "LabelServer":
         self._thread.start()

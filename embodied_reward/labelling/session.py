@@ -136,7 +136,8 @@ class Session:
             query = next(self._queries, None)
             if query is None:
                 return
-            if not self._asked.get(query.key):
+            waiting = {q.key for q in self._ahead}  # those that were taken back among them
+            if not self._asked.get(query.key) and query.key not in waiting:
                 self._ahead.append(query)
 
     def _count(self, asked: Asked | None, step: int) -> None:
