@@ -153,9 +153,9 @@ def _answer(config: LabelConfig, episodes: "EpisodeSequence", path: Path) -> boo
     from embodied_reward.labelling.journal import Journal
     from embodied_reward.labelling.session import Session
 
+    queries = _queries(config, episodes)
     if not episodes.views and not config.oracle:
         raise DatasetError(f"'{episodes.root}' has no camera view to show; record one with cameras")
-    queries = _queries(config, episodes)
     oracle = _oracle(config, episodes)
     with contextlib.ExitStack() as stack:
         journal = stack.enter_context(Journal(path))
@@ -230,7 +230,9 @@ def _serve(config: LabelConfig, episodes: "EpisodeSequence", session: "Session",
         print(f"open this address in a browser on this machine:\n  {server.url}", flush=True)
         print("Ctrl-C ends it; every answer is on the disk at once.", flush=True)
         with contextlib.suppress(KeyboardInterrupt), progress:
-            server.finished.wait()
+            # In short waits, because a signal may reach another thread, which wakes nobody.
+            while not server.finished.wait(0.5):
+                pass
 
 
 def _summary(config: LabelConfig, session: "Session", path: Path) -> None:

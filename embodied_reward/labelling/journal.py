@@ -55,7 +55,8 @@ class Journal:
         Raises:
             DatasetError: the disk refused; the file is as it was before.
         """
-        line = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        # ASCII: what counts as the end of a line in Unicode is no line end for every reader.
+        line = (json.dumps(row, allow_nan=False) + "\n").encode()
         start = self._starts[-1]
         try:
             _write_all(self._file, line, start)

@@ -104,10 +104,11 @@ def _groups(tasks: Sequence[tuple[int, str]], kind: str) -> list[list[int]]:
         groups.setdefault(task, []).append(index)
     kept = [sorted(group) for _, group in sorted(groups.items()) if len(group) >= least]
     if not kept:
+        most = max(map(len, groups.values()), default=0)
+        found = "is 1 episode" if most == 1 else f"are {most} episodes"
         raise DatasetError(
-            f"a {kind} needs {least} episodes of one task, but there are {len(tasks)} episodes of "
-            f"{len(groups)} tasks; record more with 'er collect', or open several datasets with "
-            "--dataset.root=FIRST,SECOND"
+            f"a {kind} needs {least} episodes of one task, but there {found} of any; record more "
+            "with 'er collect', or open several datasets with --dataset.root=FIRST,SECOND"
         )
     return kept
 

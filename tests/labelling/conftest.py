@@ -28,11 +28,11 @@ def record(root, count=8, *, views=VIEWS, truth=True, tasks=("push",), length=6)
 def _row(i, t, length, views, truth):
     row = {"action": np.zeros(2, np.float32)}
     for v, view in enumerate(views):
-        frame = np.full((16, 24, 3), 20 * i, np.uint8)
+        frame = np.full((16, 24, 3), 20 * i % 256, np.uint8)
         frame[:, : 2 * t + 1] = (250, 40 + 60 * v, 10)
         row[f"observation.images.{view}"] = frame
     if truth:
-        row["progress"] = np.float32(i / 10 * t / (length - 1))
+        row["progress"] = np.float32(min(i / 10, 1) * t / (length - 1))
         row["next.success"] = t == length - 2 and i >= 5
     return row
 

@@ -12,8 +12,8 @@ import numpy as np
 def answer_until_it_dies(url, confirmed):
     """Answer as fast as the server takes it; note each answer after its confirmation."""
     place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.netloc, timeout=20)
     try:
-        connection = http.client.HTTPConnection(place.netloc, timeout=20)
         connection.request("GET", place.path + "state")
         state = json.loads(connection.getresponse().read())
         while state["query"]:
@@ -24,6 +24,8 @@ def answer_until_it_dies(url, confirmed):
             confirmed.append(message["id"])
     except (OSError, http.client.HTTPException, ValueError):
         pass  # killed
+    finally:
+        connection.close()
 
 
 def test_no_confirmed_answer_is_lost_at_any_moment(program, record, tmp_path):
