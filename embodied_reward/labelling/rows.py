@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embodied_reward.data.preferences import Pair, Preference, parse_preference
 from embodied_reward.errors import DatasetError
 from embodied_reward.labelling.queries import Query
 
@@ -62,18 +63,20 @@ def answer_row(
     return row
 
 
-def read_answer(row: Mapping[str, Any]) -> Asked:
-    """Return what a row says. Raises DatasetError: it is no row of this format."""
-    try:
-        read = {"pair": _read_pair, "triplet": _read_triplet}[row["type"]]
-        query, choice = read(row)
-        facts = [str(row[key]) for key in ("dataset", "source", "task")]
-    except (KeyError, TypeError, ValueError) as error:
+def read_answer(row: Mapping[str, Any], where: str = "this row") -> Asked:
+    """Return what a row says; `where` stands in the message.
+
+    Raises:
+        DatasetError: it is no row of this format, or does not say what it is about.
+    """
+    preference = parse_preference(row, where)
+    missing = [key for key in ("dataset", "source", "task") if not isinstance(row.get(key), str)]
+    if missing:
         raise DatasetError(
-            f"this row is not a preference ({type(error).__name__}: {error}): {dict(row)}; remove "
-            "it, or give another --output"
-        ) from error
-    return Asked(query, "skip" if row.get("skipped") else choice, *facts)
+            f'{where} has no text as "{missing[0]}"; give another --output, or add it'
+        )
+    choice = "skip" if row.get("skipped") else _choice(preference)
+    return Asked(_query(preference), choice, row["dataset"], row["source"], row["task"])
 
 
 def _judgement(query: Query, choice: str) -> dict[str, Any]:
@@ -86,17 +89,13 @@ def _judgement(query: Query, choice: str) -> dict[str, Any]:
     return row | {"same": True} if choice == "same" else row
 
 
-def _read_pair(row: Mapping[str, Any]) -> tuple[Query, str]:
-    left, right = map(_index, row["episodes"])
-    return Query(left, right), {0: "left", 1: "right", None: "same"}[row["preferred"]]
+def _query(preference: Preference) -> Query:
+    if isinstance(preference, Pair):
+        return Query(*preference.episodes)
+    return Query(preference.closer, preference.farther, preference.anchor)
 
 
-def _read_triplet(row: Mapping[str, Any]) -> tuple[Query, str]:
-    anchor, closer, farther = (_index(row[key]) for key in ("anchor", "closer", "farther"))
-    return Query(closer, farther, anchor), "same" if row.get("same") else "left"
-
-
-def _index(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not an episode index")
-    return value
+def _choice(preference: Preference) -> str:
+    if isinstance(preference, Pair):
+        return {0: "left", 1: "right", None: "same"}[preference.preferred]
+    return "same" if preference.same else "left"

@@ -56,8 +56,8 @@ class Session:
         self._ahead: deque[Query] = deque()
         self._asked: dict[tuple[int, ...], int] = {}  # key -> rows about it
         self.answered = self.skipped = 0
-        for row in journal.rows:
-            self._count(self._mine(row), +1)
+        for number, row in enumerate(journal.rows, 1):
+            self._count(self._mine(row, f"'{journal.path}' row {number}"), +1)
 
     @property
     def current(self) -> Query | None:
@@ -149,8 +149,8 @@ class Session:
         else:
             self.answered += step
 
-    def _mine(self, row: Mapping[str, Any]) -> Asked | None:
-        asked = read_answer(row)
+    def _mine(self, row: Mapping[str, Any], where: str = "this row") -> Asked | None:
+        asked = read_answer(row, where)
         if asked.dataset != self._dataset or asked.query.kind != self._kind:
             return None
         return asked

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from embodied_reward.data.preferences import Triplet, read_preferences
 from embodied_reward.errors import DatasetError, EmbodiedRewardError
 from embodied_reward.labelling.session import CHOICES, StaleAnswerError
 
@@ -125,16 +126,36 @@ def test_other_datasets_kinds_and_sources_are_left_alone(sitting, tmp_path):
     assert len(rows(tmp_path / "p.jsonl")) == 2
 
 
+FACTS = {"dataset": "demos", "source": "person", "task": "push"}
+
+
 @pytest.mark.parametrize(
-    "row",
+    ("row", "words"),
     [
-        {"type": "duel"},
-        {"type": "pair", "dataset": "demos", "source": "person", "task": "", "episodes": [1]},
-        {"type": "pair", "dataset": "d", "source": "p", "task": "", "episodes": [1, -2]},
-        {"type": "triplet", "dataset": "demos", "source": "person", "task": "", "anchor": 1},
+        ({"type": "duel"}, "duel"),
+        ({"type": "pair", "episodes": [1, -2], "preferred": 0, **FACTS}, "-2"),
+        ({"type": "triplet", "anchor": 1, **FACTS}, 'no "closer"'),
+        ({"type": "pair", "episodes": [1, 2], "preferred": 0}, 'no text as "dataset"'),
     ],
 )
-def test_a_foreign_file_is_one_error(sitting, tmp_path, row):
+def test_a_foreign_file_is_one_error(sitting, tmp_path, row, words):
     (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(DatasetError, match="this row is not a preference"):
+    with pytest.raises(DatasetError, match="p.jsonl' row 1") as error:
         sitting()
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["pair", "triplet"])
+def test_reward_models_read_what_is_written(sitting, tmp_path, kind, episodes):
+    session = sitting(kind, tasks=dict.fromkeys(range(8), "söft\u2028push"))
+    asked = [answer(session, choice) for choice in CHOICES]
+    found = read_preferences(tmp_path / "p.jsonl", episodes.indices)
+    assert len(found) == 3
+    for preference, query, choice in zip(found, asked, CHOICES, strict=False):
+        better, worse = query.left, query.right
+        if choice == "right":
+            better, worse = worse, better
+        if kind == "pair":
+            assert preference.better_worse == (None if choice == "same" else (better, worse))
+        else:
+            assert preference == Triplet(query.anchor, better, worse, choice == "same")
