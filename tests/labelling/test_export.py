@@ -8,6 +8,8 @@ import pytest
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.labelling.export import export, side_by_side
 from embodied_reward.labelling.rows import read_answer
+from embodied_reward.scoring.heads.choices import TIE
+from embodied_reward.scoring.preferences import read_preferences
 
 
 def answers(session, choices):
@@ -84,3 +86,19 @@ def test_views_of_different_heights_fit_together():
     assert joined.shape == (2, 6, 8, 3)
     assert (joined[:, :4, 3:] == 9).all()
     assert (joined[:, 4:, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("form", ["mp4", "png"])
+@pytest.mark.parametrize("kind", ["pair", "triplet"])
+def test_preference_heads_read_what_is_exported(sitting, episodes, tmp_path, form, kind):
+    judged = answers(sitting(kind), ["left", "right", "skip", "same"])
+    export(episodes, judged, tmp_path / "out", form=form)
+    read = read_preferences(tmp_path / "out" / "preferences.jsonl")
+    assert [row.best for row in read.rows] == [(0,), (0,), (TIE,)]
+    for row in read.rows:
+        assert row.prompt == "push"
+        assert (row.reference >= 0) == (kind == "triplet")
+    shown = {e for a in judged if not a.skipped for e in a.query.episodes}
+    assert len(read.clips) == len(shown)
+    for clip in read.clips:
+        assert {frame.shape for frame in clip.frames(4)} == {(16, 48, 3)}
