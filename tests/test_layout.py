@@ -20,6 +20,7 @@ ALLOWED = {
     "weights": {"errors", "files"},
     "math": {"types", "errors"},
     "data": BASE | {"math"},
+    "labelling": BASE | {"data"},
     "vision": BASE | {"math"},
     "scoring": BASE | {"math", "data", "vision"},
     "rewards": BASE | {"math", "data", "vision", "scoring"},

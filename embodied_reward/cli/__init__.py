@@ -14,6 +14,7 @@ VERBS = {
     "doctor": "check this machine and print the command that mends each problem",
     "collect": "record scripted-expert episodes of a simulated task as a LeRobot v3 dataset",
     "data": "look at a dataset (er data inspect PATH) or recover a killed recording",
+    "label-preferences": "ask a person which episodes are better, on a local web page",
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",
     "train-judge": "fine-tune a vision-language model to judge pictures or clips",

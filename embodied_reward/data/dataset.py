@@ -69,9 +69,19 @@ class EpisodeSequence(Sequence[Episode]):
         return tuple(self._sources[s].successes[n] for s, n, _ in self._rows)
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """The `index` of each episode: its place in the whole dataset, also after `select`."""
+        return tuple(position for _, _, position in self._rows)
+
+    @property
+    def episode_tasks(self) -> tuple[str, ...]:
+        """The task of each episode in words; reads no data file."""
+        return tuple(self._sources[s].tasks[n] for s, n, _ in self._rows)
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """The distinct tasks in words, sorted."""
-        return tuple(sorted({self._sources[s].tasks[n] for s, n, _ in self._rows}))
+        return tuple(sorted(set(self.episode_tasks)))
 
     def size(self, view: str) -> tuple[int, int]:
         """Return the declared (height, width) of a view in pixels."""
