@@ -54,13 +54,13 @@ def planar_xml(embodiment: str, pucks: int, marks: Sequence[str] = ()) -> str:
 <mujoco model="planar">
   <option timestep="{TIMESTEP}" gravity="0 0 0" integrator="implicitfast"/>
   <visual>
-    <headlight ambient=".55 .55 .55" diffuse=".45 .45 .45" specular="0 0 0"/>
+    <headlight ambient=".42 .42 .42" diffuse=".4 .4 .4" specular="0 0 0"/>
     <quality offsamples="4"/>
   </visual>
   <worldbody>
     <light pos="-1 -1 4" dir=".25 .25 -1" diffuse=".15 .15 .15" directional="true"/>
     <camera name="top" pos="0 0 6" fovy="20.9"/>
-    <camera name="oblique" pos="0 -2.7 2.5" xyaxes="1 0 0 0 .68 .73" fovy="40"/>
+    <camera name="oblique" pos="0 -2.3 2.3" xyaxes="1 0 0 0 .72 .69" fovy="38"/>
     <geom name="ground" type="plane" size="9 9 .1" pos="0 0 -.05" rgba=".5 .52 .55 1" {_FLAT}/>
     <geom name="floor" type="box" size="1 1 .02" pos="0 0 -.02" rgba=".9 .88 .84 1" {_FLAT}/>
     {"".join(marks)}
@@ -112,7 +112,8 @@ def _plane_joints(name: str, *, turn: bool, damping: float) -> str:
         f'<joint name="{name}_{axis}" type="slide" axis="{way}" damping="{damping}"/>'
         for axis, way in (("x", "1 0 0"), ("y", "0 1 0"))
     )
-    return slides + f'<joint name="{name}_turn" type="hinge" axis="0 0 1"/>' * turn
+    # The armature keeps the turn's drive from overshooting where its torque is clipped.
+    return slides + f'<joint name="{name}_turn" axis="0 0 1" armature=".3"/>' * turn
 
 
 def _puck(i: int) -> str:
