@@ -1,11 +1,9 @@
-"""The names of the suite's tasks, and what they are registered under in Gymnasium.
-
-Importing this module imports neither Gymnasium nor a simulator: Gymnasium itself calls
-`register_gymnasium` (entry point group `gymnasium.envs`) while it is being imported.
-"""
+"""The names of the suite's tasks, and their registration with Gymnasium; loads no simulator."""
 
 import importlib
 from typing import TYPE_CHECKING
+
+from gymnasium.envs.registration import register
 
 from embodied_reward.errors import EnvError, did_you_mean
 
@@ -31,10 +29,19 @@ def rules_of(name: str) -> "Rules":
     return importlib.import_module(".planar", __package__).TASKS[task](body)
 
 
-def register_gymnasium() -> None:
-    """Register every task with Gymnasium, under the namespace of the entry point."""
-    from gymnasium.envs.registration import register
+def rules_class(description: str) -> type["Rules"]:
+    """Return the rules that a recorded episode's task text names. Raises EnvError."""
+    tasks = importlib.import_module(".planar", __package__).TASKS.values()
+    by_text = {rules.description: rules for rules in tasks}
+    if description not in by_text:
+        raise EnvError(
+            f"'{description}' is no task of the suite; {did_you_mean(description, by_text)}"
+        )
+    return by_text[description]
 
+
+def register_gymnasium() -> None:
+    """Register every task with Gymnasium as "embodied_reward/<name>"."""
     for name in names():
-        entry_point = "embodied_reward.envs.tasks.env:TaskEnv"
-        register(id=name, entry_point=entry_point, kwargs={"task": name})
+        entry_point = f"{__package__}.env:TaskEnv"
+        register(id=f"{PREFIX}/{name}", entry_point=entry_point, kwargs={"task": name})

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np

@@ -1,12 +1,12 @@
 """Planar tasks after X-MAGICAL (Zakka et al. 2021) and RAPL (arXiv:2412.04835): rules and starts.
 
-| task        | what is asked                                              | done when                  |
-|-------------|------------------------------------------------------------|----------------------------|
-| SweepToGoal | push three pucks into the zone at the top                  | all lie wholly inside      |
-| Avoid       | push the puck there, around a region that people dislike   | it lies inside, and neither|
-|             |                                                            | it nor the agent's centre  |
-|             |                                                            | ever was in the region     |
-| Group       | gather three pucks                                         | no two are over 0.4 m apart|
+| task        | what is asked                           | done when                               |
+|-------------|-----------------------------------------|-----------------------------------------|
+| SweepToGoal | push three pucks into the zone at the   | all lie wholly inside                   |
+|             | top                                     |                                         |
+| Avoid       | push the puck there, around a region    | it lies inside, and neither it nor the  |
+|             | that people dislike                     | agent's centre ever was in the region   |
+| Group       | gather three pucks                      | no two are over 0.4 m apart             |
 
 Only SweepToGoal is public in X-MAGICAL; Avoid and Group are our reading of RAPL's text.
 
@@ -37,7 +37,7 @@ from .rules import Rules, share
 
 SPEED = 1.2  # [m/s]
 TURN = 3.0  # [rad/s]
-LINE = 0.6  # lower edge of the zone at the top [m]
+LINE = 0.55  # lower edge of the zone at the top [m]
 REGION = 0.3  # radius of the region that people dislike [m]
 GATHERED = 0.4  # largest distance of two gathered pucks [m]; three touching ones are 0.18 apart
 VIOLATED = 0.5  # progress counts so much once the region was entered
@@ -91,6 +91,18 @@ class Planar(Rules):
     def state(self, data: Any) -> Float64:
         """Return the pucks' x, y [m], one after the other."""
         return self.positions(data).ravel()
+
+    def misread(self, seen: Mapping[str, Any], offset: Float64) -> dict[str, Any]:
+        """Return an observation in which every puck is moved by `offset` [m].
+
+        The long blade sweeps wherever pucks are, so there it is the agent's place that is wrong.
+        """
+        key, count = ("environment_state", self.pucks)
+        if self.embodiment == "LongStick":
+            key, count = "agent_pos", 1
+        moved = seen[key].copy()
+        moved[: 2 * count] += np.tile(offset, count).astype(np.float32)
+        return {**seen, key: moved}
 
     def distances(self, data: Any) -> Float64:
         """Return what is left to do, one length per part [m]; all 0 when done."""
@@ -209,8 +221,13 @@ class Avoid(Planar):
         """Return 1.0 inside the region."""
         return float(self.inside(data))
 
+    @classmethod
+    def disliked_in(cls, states: Float32) -> Float64:
+        """Return the flag that says so of every state."""
+        return states[:, 4].astype(np.float64)
+
     def info(self, data: Any) -> Mapping[str, Any]:
-        """Return how many decisions ended inside the region, and whether the puck arrived."""
+        """Return how many base steps ended inside the region, and whether the puck arrived."""
         return {"steps_inside": self._steps_inside, "puck_arrived": super().success(data)}
 
     def _state_bounds(self) -> tuple[Float64, Float64]:
@@ -219,7 +236,7 @@ class Avoid(Planar):
 
     def _draw(self, data: Any, rng: np.random.Generator) -> tuple[Float64, Float64]:
         """Put the region in the middle, the puck below it, the agent beside the puck."""
-        self.region = np.array([rng.uniform(-0.06, 0.06), rng.uniform(0.05, 0.15)])
+        self.region = np.array([rng.uniform(-0.04, 0.04), rng.uniform(0.05, 0.13)])
         data.mocap_pos[0, :2] = self.region
         side = rng.choice([-1.0, 1.0])
         puck = np.array([[side * rng.uniform(0.0, 0.2), rng.uniform(-0.42, -0.34)]])

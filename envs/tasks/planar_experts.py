@@ -23,18 +23,21 @@ _ASIDE = 0.56  # the puck passes the region at this distance from its centre [m]
 _LANE = 0.38  # the long blade's centre passes there, and its tip just clears the wall [m]
 
 
-def sweep_expert(body: Embodiment, rate: float) -> Act:
-    """Return an expert for SweepToGoal: the nearest puck first; the long blade all at once."""
+def sweep_expert(body: Embodiment, rate: float, *, careless: bool = False) -> Act:
+    """Return an expert for SweepToGoal: the nearest puck first; the long blade all at once.
+
+    A careless one leaves a puck behind, or sweeps off-centre.
+    """
     driver = Driver(body, rate)
     if body is EMBODIMENTS["LongStick"]:
-        return _scripted(driver, _sweep_up)
+        return _scripted(driver, _sweep_beside if careless else _sweep_up)
     current: int | None = None
 
     def act(observation: Mapping[str, Any]) -> Float32:
         nonlocal current
         scene = Scene.of(observation)
         left = np.flatnonzero(scene.pucks[:, 1] < LINE + PUCK + 0.01)
-        if not len(left):
+        if len(left) <= careless:
             return driver.to(scene, scene.place, scene.heading)
         if current not in left:
             gaps = np.linalg.norm(scene.pucks[left] - UP * 0.2 - scene.place, axis=1)
@@ -44,17 +47,23 @@ def sweep_expert(body: Embodiment, rate: float) -> Act:
     return act
 
 
-def group_expert(body: Embodiment, rate: float) -> Act:
-    """Return an expert for Group: the farthest puck is pushed to the middle one."""
+def group_expert(body: Embodiment, rate: float, *, careless: bool = False) -> Act:
+    """Return an expert for Group: the farthest puck is pushed to the middle one.
+
+    A careless one is content with two pucks, or with having lined them up.
+    """
     driver = Driver(body, rate)
     if body is EMBODIMENTS["LongStick"]:
-        return _scripted(driver, _gather)
+        return _scripted(driver, _line_up if careless else _gather)
     pair: tuple[int, int] | None = None
 
     def act(observation: Mapping[str, Any]) -> Float32:
         nonlocal pair
         scene = Scene.of(observation)
         gaps = np.linalg.norm(scene.pucks[:, None] - scene.pucks[None], axis=2)
+        near = float(gaps[np.triu_indices(3, 1)].min()) < 2 * PUCK + 0.04
+        if careless and near:
+            return driver.to(scene, scene.place, scene.heading)
         if pair is None or gaps[pair] < 2 * PUCK + 0.04:
             middle = int(np.argmin(gaps.sum(1)))
             pair = (int(np.argmax(gaps[middle])), middle)
@@ -87,14 +96,14 @@ def avoid_expert(body: Embodiment, rate: float, *, careless: bool = False) -> Ac
     return act
 
 
-EXPERTS: dict[str, Callable[[Embodiment, float], Act]] = {
+EXPERTS: dict[str, Callable[..., Act]] = {
     "SweepToGoal": sweep_expert,
     "Avoid": avoid_expert,
     "Group": group_expert,
 }
 
 Goal = tuple[float, float, float]  # x, y [m], heading [rad]
-Script = Callable[[Driver, Scene], Iterator[Goal | Callable[[Scene], Goal | None]]]
+Script = Callable[[Scene], Iterator[Goal | Callable[[Scene], Goal | None]]]
 
 
 def _scripted(driver: Driver, script: Script, *, region: bool = False) -> Act:
@@ -105,7 +114,7 @@ def _scripted(driver: Driver, script: Script, *, region: bool = False) -> Act:
     def act(observation: Mapping[str, Any]) -> Float32:
         nonlocal steps, step
         scene = Scene.of(observation, region=region)
-        steps = script(driver, scene) if steps is None else steps
+        steps = script(scene) if steps is None else steps
         while True:
             step = next(steps, _hold(scene)) if step is None else step
             goal = step(scene) if callable(step) else step
@@ -126,15 +135,26 @@ def _reached(scene: Scene, goal: Goal) -> bool:
     return bool(far < _NEAR and abs(wrapped(goal[2] - scene.heading)) < 3 * _NEAR)
 
 
-def _sweep_up(_driver: Driver, scene: Scene) -> Iterator[Goal]:
+def _sweep_up(scene: Scene) -> Iterator[Goal]:
     yield (0.0, scene.place[1], np.pi / 2)
     yield (0.0, 0.72, np.pi / 2)
 
 
-def _gather(_driver: Driver, scene: Scene) -> Iterator[Goal]:
-    """Line the pucks up across the arena, then push the line together from its left end."""
+def _sweep_beside(scene: Scene) -> Iterator[Goal]:
+    """Sweep up on the side where the outermost puck is not."""
+    lane = -0.38 * float(np.sign(scene.pucks[np.argmax(np.abs(scene.pucks[:, 0])), 0]) or 1.0)
+    yield (lane, scene.place[1], np.pi / 2)
+    yield (lane, 0.72, np.pi / 2)
+
+
+def _line_up(scene: Scene) -> Iterator[Goal]:
     yield (0.0, scene.place[1], np.pi / 2)
     yield (0.0, 0.44, np.pi / 2)
+
+
+def _gather(scene: Scene) -> Iterator[Goal]:
+    """Line the pucks up across the arena, then push the line together from its left end."""
+    yield from _line_up(scene)
     yield (0.0, -0.36, np.pi / 2)
     yield (0.0, -0.37, 0.0)
     yield (-0.9, -0.37, 0.0)
@@ -142,7 +162,7 @@ def _gather(_driver: Driver, scene: Scene) -> Iterator[Goal]:
     yield (0.75, 0.36, 0.0)
 
 
-def _aside_then_up(_driver: Driver, scene: Scene) -> Iterator[Any]:
+def _aside_then_up(scene: Scene) -> Iterator[Any]:
     side = float(np.sign(scene.pucks[0, 0] - scene.place[0]) or 1.0)
     facing = 0.0 if side > 0 else np.pi
 
@@ -158,7 +178,7 @@ def _aside_then_up(_driver: Driver, scene: Scene) -> Iterator[Any]:
     yield from _below(side, side * _LANE, facing)
 
 
-def _straight_up(_driver: Driver, scene: Scene) -> Iterator[Goal]:
+def _straight_up(scene: Scene) -> Iterator[Goal]:
     side = float(np.sign(scene.pucks[0, 0] - scene.place[0]) or 1.0)
     yield from _below(side, float(scene.pucks[0, 0]), 0.0 if side > 0 else np.pi)
 

@@ -52,6 +52,10 @@ class Rules(ABC):
         """Return `environment_state`; with `agent` it is all that decides the future."""
 
     @abstractmethod
+    def misread(self, seen: Mapping[str, Any], offset: Float64) -> dict[str, Any]:
+        """Return an observation in which the objects' x and y are wrong by `offset` [m]."""
+
+    @abstractmethod
     def success(self, data: Any) -> bool:
         """Return whether the task is done."""
 
@@ -68,6 +72,11 @@ class Rules(ABC):
     def disliked(self, data: Any) -> float:
         """Return what people dislike about this moment whatever it achieves, in [0, 1]."""
         return 0.0
+
+    @classmethod
+    def disliked_in(cls, states: Float32) -> Float64:
+        """Return `disliked` of recorded states: Float32["t e"] -> Float64["t"]."""
+        return np.zeros(len(states))
 
     def info(self, data: Any) -> Mapping[str, Any]:
         """Return what `info` holds besides `is_success`."""
