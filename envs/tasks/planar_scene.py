@@ -36,7 +36,7 @@ EMBODIMENTS = {
     "LongStick": Embodiment(0.6),
 }
 FINGER = 0.24  # length of the fingers [m]
-OPEN, CLOSED = 0.075, 0.0  # travel of a finger from its inner stop [m]
+OPEN = 0.095  # travel of a finger from its inner stop, where it would be inside a puck [m]
 
 _FLAT = 'contype="0" conaffinity="0" mass="0"'
 
@@ -140,8 +140,8 @@ def _agent(body: Embodiment) -> str:
 def _finger(side: str) -> str:
     sign = 1 if side == "left" else -1
     return (
-        f'<body name="{side}" pos="{FINGER / 2 + BLADE} {sign * 0.1} 0">'
-        f'<joint name="{side}" type="slide" axis="0 {sign} 0" range="{CLOSED} {OPEN}" '
+        f'<body name="{side}" pos="{FINGER / 2 + BLADE} {sign * 0.08} 0">'
+        f'<joint name="{side}" type="slide" axis="0 {sign} 0" range="0 {OPEN}" '
         'limited="true" damping="2"/>'
         f'<geom name="{side}" type="box" size="{FINGER / 2} .02 .045" mass=".1" friction="1" '
         'rgba=".2 .22 .25 1"/></body>'
@@ -154,7 +154,7 @@ def _actuators(body: Embodiment) -> str:
         for axis, gain, most in (("x", 80, 40), ("y", 80, 40), ("turn", 20, 20))
     )
     grips = "".join(
-        f'<position joint="{side}" kp="80" ctrlrange="0 {OPEN}" forcerange="-6 6"/>'
+        f'<position joint="{side}" kp="200" ctrlrange="0 {OPEN}" forcerange="-8 8"/>'
         for side in ("left", "right")
     )
     return drives + grips * body.gripper
