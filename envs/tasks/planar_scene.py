@@ -60,7 +60,7 @@ def planar_xml(embodiment: str, pucks: int, marks: Sequence[str] = ()) -> str:
   <worldbody>
     <light pos="-1 -1 4" dir=".25 .25 -1" diffuse=".15 .15 .15" directional="true"/>
     <camera name="top" pos="0 0 6" fovy="20.9"/>
-    <camera name="oblique" pos="0 -2.3 2.3" xyaxes="1 0 0 0 .72 .69" fovy="38"/>
+    <camera name="oblique" pos="0 -2.3 2.3" xyaxes="1 0 0 0 .72 .69" fovy="44"/>
     <geom name="ground" type="plane" size="9 9 .1" pos="0 0 -.05" rgba=".5 .52 .55 1" {_FLAT}/>
     <geom name="floor" type="box" size="1 1 .02" pos="0 0 -.02" rgba=".9 .88 .84 1" {_FLAT}/>
     {"".join(marks)}
