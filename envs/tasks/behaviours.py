@@ -5,11 +5,13 @@
 | expert    | solves the task                                                                 |
 | noisy     | expert under noise correlated over 0.3 s, of a strength drawn per episode       |
 | careless  | what a person would rank lower: straight through the region (Avoid), a puck left |
-|           | behind (SweepToGoal), two of three gathered (Group)                             |
+|           | behind (SweepToGoal), two of three gathered (Group), hovering above the ball,   |
+|           | past the mark, drawer half open, peg beside its hole (tabletop)                 |
 | wander    | smooth random movement                                                          |
 | stop      | expert up to a random progress in [0.05, 0.6], then holds still                 |
 | retreat   | expert up to such a progress, then wanders                                      |
-| miss      | expert that sees the objects (the long stick: itself) 0.2 to 0.35 m off          |
+| miss      | expert that sees the objects 0.2 to 0.35 m off (the long stick: itself, twice as |
+|           | far; on the table a third as far)                                               |
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from embodied_reward.types import Float32, Float64
 from .env import TaskEnv
 from .planar import Planar
 from .planar_experts import EXPERTS
+from .tabletop_experts import tabletop_expert
 
 Act = Callable[[Mapping[str, Any]], Float32]
 _STICKY_S = 0.3  # correlation time of an expert's noise [s]
@@ -43,9 +46,10 @@ def careless(env: TaskEnv, rng: np.random.Generator) -> Act:
 
 
 def _scripted(env: TaskEnv, **kwargs: Any) -> Act:
-    rules = env.rules
-    assert isinstance(rules, Planar)
-    return EXPERTS[type(rules).__name__](rules.body, _rate(env), **kwargs)
+    rules, name = env.rules, type(env.rules).__name__
+    if isinstance(rules, Planar):
+        return EXPERTS[name](rules.body, _rate(env), **kwargs)
+    return tabletop_expert(name, _rate(env), **kwargs)
 
 
 def _noisy(env: TaskEnv, rng: np.random.Generator) -> Act:

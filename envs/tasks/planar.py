@@ -95,11 +95,12 @@ class Planar(Rules):
     def misread(self, seen: Mapping[str, Any], offset: Float64) -> dict[str, Any]:
         """Return an observation in which every puck is moved by `offset` [m].
 
-        The long blade sweeps wherever pucks are, so there it is the agent's place that is wrong.
+        The long blade sweeps wherever pucks are, so there it is the agent's place that is wrong,
+        by twice as much.
         """
         key, count = ("environment_state", self.pucks)
         if self.embodiment == "LongStick":
-            key, count = "agent_pos", 1
+            key, count, offset = "agent_pos", 1, 2.0 * offset
         moved = seen[key].copy()
         moved[: 2 * count] += np.tile(offset, count).astype(np.float32)
         return {**seen, key: moved}
