@@ -6,7 +6,7 @@
 | noisy     | expert under noise correlated over 0.3 s, of a strength drawn per episode       |
 | careless  | what a person would rank lower: straight through the region (Avoid), a puck left |
 |           | behind (SweepToGoal), two of three gathered (Group), hovering above the ball,   |
-|           | past the mark, drawer half open, peg beside its hole (tabletop)                 |
+|           | puck short of the mark, drawer half open, peg beside its hole                   |
 | wander    | smooth random movement                                                          |
 | stop      | expert up to a random progress in [0.05, 0.6], then holds still                 |
 | retreat   | expert up to such a progress, then wanders                                      |

@@ -1,7 +1,7 @@
 """Scripted experts of the tabletop tasks: where the hand should go next, from what is seen now.
 
-A careless one ends where a hasty person would: above the ball, past the mark, with the drawer half
-open, beside the hole.
+A careless one ends where a hasty person would: above the ball, before the mark, with the drawer
+half open, beside the hole.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,10 +42,11 @@ def _push(hand: Float64, state: Float64) -> Float64:
     return _push_along(hand, puck, goal - puck)
 
 
-def _push_past(hand: Float64, state: Float64) -> Float64:
-    """Push straight away from the near side, mark or no mark."""
-    aside = 0.1 * np.sign(state[0] - state[3] or 1.0)
-    return _push_along(hand, state[:2], np.array([state[3] + aside, 0.38]) - state[:2])
+def _push_short(hand: Float64, state: Float64) -> Float64:
+    """Leave the puck 7 cm before the mark."""
+    way = state[3:] - state[:2]
+    left = float(np.linalg.norm(way))
+    return _push_along(hand, state[:2], way * max(left - 0.07, 0.0) / max(left, 1e-6))
 
 
 def _push_along(hand: Float64, puck: Float64, way: Float64) -> Float64:
@@ -104,7 +105,7 @@ def _press_beside(hand: Float64, mouth: Float64) -> Float64:
 # task -> (expert, careless expert, the fingers' action)
 WAYS: dict[str, tuple[Where, Where, float]] = {
     "TableReach": (_reach, _hover_over_ball, -1.0),
-    "TablePush": (_push, _push_past, 1.0),
+    "TablePush": (_push, _push_short, 1.0),
     "TableDrawer": (_pull, _pull_half, 1.0),
     "TablePeg": (_insert, _press_beside, 0.0),
 }

@@ -56,7 +56,7 @@ def fixed(name: str, size: str, pos: str, rgba: str, *, solid: bool = True) -> s
     """Return a box that stands still; not `solid`, it is only seen."""
     return (
         f'<geom name="{name}" type="box" size="{size}" pos="{pos}" rgba="{rgba}" '
-        f'{"" if solid else _FLAT}/>'
+        f"{'' if solid else _FLAT}/>"
     )
 
 
