@@ -117,7 +117,7 @@ def _scripted(driver: Driver, script: Script, *, region: bool = False) -> Act:
         steps = script(scene) if steps is None else steps
         while True:
             step = next(steps, _hold(scene)) if step is None else step
-            goal = step(scene) if callable(step) else step
+            goal: Any = step(scene) if callable(step) else step
             if goal is not None and not (step is goal and _reached(scene, goal)):
                 return driver.to(scene, np.array(goal[:2]), goal[2])
             step = None
