@@ -3,7 +3,7 @@
     uv run python benchmarks/task_suite.py [--tasks=SweepToGoal,Avoid] [--episodes=100]
         [--behaviours=expert,noisy] [--json=FILE] [--sheet=FILE.png] [--speed-only]
 
-Frames per second are those of one view at 64 px, rendered after every step of a noisy expert:
+Frames per second are those of one view at 64 px, rendered after every step of random actions:
 "per core" divides by the processor time of the whole process, software GL's threads included;
 "wall" by the clock, which on a shared machine says as much about the neighbours.
 """
