@@ -13,7 +13,8 @@ failure looks like: wandering, stopping half-way, walking off, reaching for the 
 | retreat   | expert up to such a progress, then goes up and wanders above the objects        |
 | miss      | expert that sees objects and goal displaced sideways by 10 to 16 cm             |
 
-`trap/insert` has the same names (`trap_behaviours.py`); the rest of this module is Meta-World's.
+`trap/insert` has the same names (`trap_behaviours.py`), and so have the suite's own tasks
+(`tasks/behaviours.py`); the rest of this module is Meta-World's.
 
 Times are seconds of the simulated clock, so a behaviour looks alike at every `action_repeat`.
 """
@@ -30,6 +31,8 @@ from embodied_reward.types import Float32, Float64
 
 from . import trap_behaviours
 from .metaworld import MetaWorldEnv
+from .tasks import behaviours as task_behaviours
+from .tasks.env import TaskEnv
 from .trap import TrapEnv
 
 Act = Callable[[Mapping[str, Any]], Float32]
@@ -83,7 +86,7 @@ def make_behaviour(env: Any, quality: str, rng: np.random.Generator) -> Behaviou
     """Build a behaviour for the episode that `env.reset()` has just begun.
 
     Args:
-        env: a Meta-World or trap `VisualEnv`, wrapped or not.
+        env: a `VisualEnv` of Meta-World, trap or the suite, wrapped or not.
         quality: expert, noisy, random or mixed (drawn anew by every call), or one behaviour
             by name.
         rng: decides the draw and all of the behaviour's own chances.
@@ -106,7 +109,11 @@ def _builders(env: Any) -> Mapping[str, Callable[[Any, np.random.Generator], Act
         return BEHAVIOURS
     if isinstance(env, TrapEnv):
         return trap_behaviours.BEHAVIOURS
-    raise EnvError(f"{type(env).__name__} has no scripted behaviours; Meta-World and trap have")
+    if isinstance(env, TaskEnv):
+        return task_behaviours.BEHAVIOURS
+    raise EnvError(
+        f"{type(env).__name__} has no scripted behaviours; Meta-World, trap and the suite have"
+    )
 
 
 def full_state(observation: Mapping[str, Any]) -> Float64:

@@ -26,7 +26,7 @@ class Suite(Protocol):
 
 
 # Prefix -> module relative to this package; imported only when one of its tasks is asked for.
-SUITES = {"metaworld": ".metaworld", "trap": ".trap"}
+SUITES = {"metaworld": ".metaworld", "trap": ".trap", "embodied_reward": ".tasks"}
 
 
 def make(env_id: str, **kwargs: Any) -> "VisualEnv":
@@ -35,7 +35,8 @@ def make(env_id: str, **kwargs: Any) -> "VisualEnv":
     Args:
         env_id: e.g. "metaworld/drawer-open-v3".
         **kwargs: the suite's own, e.g. views, size, seed, horizon, action_repeat; see
-            `embodied_reward.envs.metaworld.MetaWorldEnv` and `embodied_reward.envs.trap.TrapEnv`.
+            `embodied_reward.envs.metaworld.MetaWorldEnv`, `embodied_reward.envs.trap.TrapEnv` and
+            `embodied_reward.envs.tasks.env.TaskEnv`.
 
     Raises:
         EnvError: unknown suite or task, naming the nearest ids; a bad argument.

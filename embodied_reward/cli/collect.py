@@ -151,7 +151,8 @@ def _recorder(config: CollectConfig, root: Path, env: "VisualEnv") -> "EpisodeRe
 
 
 def _robot_type(env_id: str) -> str:
-    return {"metaworld": "sawyer", "trap": "peg_hand"}.get(env_id.split("/")[0], "unknown")
+    known = {"metaworld": "sawyer", "trap": "peg_hand", "embodied_reward": "primitive"}
+    return known.get(env_id.split("/")[0], "unknown")
 
 
 def _facts(config: CollectConfig, fingerprint: dict[str, Any]) -> dict[str, Any]:
