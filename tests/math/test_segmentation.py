@@ -83,7 +83,7 @@ def test_ordered_random_cuts_are_the_baseline():
     draws = [
         np.r_[0, np.sort(rng.choice(np.arange(1, 90), 2, replace=False)), 90] for _ in range(4000)
     ]
-    assert np.mean([jaccard(d, truth) for d in draws]) == pytest.approx(0.515, abs=0.03)
+    assert np.mean([jaccard(d, truth) for d in draws]) == pytest.approx(0.47, abs=0.02)
 
 
 def test_an_unknown_objective():
