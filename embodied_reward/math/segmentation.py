@@ -6,7 +6,8 @@ i.e. length times variance, and the best cuts are found exactly by dynamic progr
 O(n t^2).
 
 Deviation: the paper averages the standard deviations of the segments without regard to their
-lengths, which makes short segments at the ends cheap; the length-weighted form does not.
+lengths, which makes short segments at the ends cheap; the length-weighted form does not. The
+paper's objective is there as `objective="paper"`; use it with `shortest` of t / 2n or more.
 """
 
 from collections.abc import Sequence
@@ -19,24 +20,30 @@ LEAST_SHARE = 0.1
 """A further step must remove at least this share of the whole sequence's cost."""
 
 
-def segment(features: Float64, steps: int, *, shortest: int = 2) -> tuple[Int64, float]:
-    """Cut a sequence into `steps` segments of least summed squared deviation.
+def segment(
+    features: Float64, steps: int, *, shortest: int = 2, objective: str = "variance"
+) -> tuple[Int64, float]:
+    """Cut a sequence into `steps` segments of least cost, by default summed squared deviation.
 
     Args:
         features: Float64["t d"].
         steps: number of segments n >= 1.
         shortest: least frames per segment; n * shortest <= t.
+        objective: `variance`, or `paper`: the mean over segments of the features' mean standard
+            deviation, whatever the segments' lengths.
 
     Returns:
-        Boundaries Int64["n+1"] from 0 to t, segment k is [b_k, b_{k+1}), and the cost.
+        Boundaries Int64["n+1"] from 0 to t, segment k is [b_k, b_{k+1}), and the summed cost.
 
     Raises:
-        ValueError: the sequence is too short for so many segments.
+        ValueError: the sequence is too short for so many segments, or an unknown objective.
     """
     length = len(features)
     if steps < 1 or shortest < 1 or steps * shortest > length:
         raise ValueError(f"cannot cut {length} frames into {steps} steps of >= {shortest}")
-    cost = _costs(features, shortest)
+    if objective not in OBJECTIVES:
+        raise ValueError(f"no objective '{objective}'; there are {', '.join(OBJECTIVES)}")
+    cost = OBJECTIVES[objective](features, shortest)
     best = [cost[0]]  # best[k][e]: least cost of frames [0, e) in k + 1 segments
     cuts: list[Int64] = []
     for _ in range(steps - 1):
@@ -100,3 +107,21 @@ def _costs(features: Float64, shortest: int) -> Float64:
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = squares[None, :] - squares[:, None] - summed / length
     return np.where(length >= shortest, np.maximum(cost, 0.0), np.inf)
+
+
+def _deviations(features: Float64, shortest: int) -> Float64:
+    """Return Float64["t+1 t+1"]: mean standard deviation of frames [i, j), inf if too short."""
+    x = np.asarray(features, np.float64)
+    x = x - x.mean(axis=0)
+    cost = np.full((len(x) + 1, len(x) + 1), np.inf)
+    for i in range(len(x) + 1 - shortest):
+        count = np.arange(1, len(x) - i + 1)[:, None]
+        mean = np.cumsum(x[i:], axis=0) / count
+        variance = np.cumsum(np.square(x[i:]), axis=0) / count - np.square(mean)
+        deviation = np.sqrt(np.maximum(variance, 0.0)).mean(axis=1)
+        cost[i, i + shortest :] = deviation[shortest - 1 :]
+    return cost
+
+
+OBJECTIVES = {"variance": _costs, "paper": _deviations}
+"""What a segment costs, by name."""
