@@ -100,7 +100,8 @@ def _winners(row: Judgement) -> tuple[int, ...]:
 def _scores(
     scorer: LanguageScorer, asked: Sequence[tuple[Frames, list[int], str]], *, dim: str
 ) -> np.ndarray:
-    found, column = [np.zeros(0)], scorer.dim_names.index(dim)
+    found: list[np.ndarray] = [np.zeros(0)]
+    column = scorer.dim_names.index(dim)
     for k in range(0, len(asked), scorer.max_items):
         part = asked[k : k + scorer.max_items]
         output = scorer.evaluate(
