@@ -242,10 +242,11 @@ def _summary(config: LabelConfig, session: "Session", path: Path) -> None:
         print(f"there are no more questions; {config.count} were asked for")
     elif state["answered"] < config.count:
         print("go on later with the same command")
-    quoted = shlex.quote(str(path))
+    clips = shlex.quote(str(path.with_name(f"{path.stem}_clips")))
+    source, answers = shlex.quote(config.dataset.label()), shlex.quote(str(path))
     print(
-        "next:\n  er train-reward --dataset.root="
-        f"{shlex.quote(config.dataset.label())} --reward_model.type=rapl --preferences={quoted}"
+        f"next:\n  er label-preferences --dataset.root={source} --output={answers} "
+        f"--export={clips}\n  er train-scorer --data={clips}/preferences.jsonl"
     )
 
 
