@@ -220,7 +220,7 @@ def _announce(server: "HttpServer", core: "ScoringCore", ring: str, stop: thread
     secret = f" -H 'Authorization: Bearer '${TOKEN_VARIABLE}" if server.config.token else ""
     print(f"look: curl{secret} {server.url}/v1/scorers", flush=True)
     problems = server.wait_ready(LOADING, stop)
-    if stop.is_set():
+    if problems and stop.is_set():
         return
     for name, why in problems.items():
         print(f"not ready: {name}: {why}", flush=True)

@@ -91,10 +91,10 @@ class HttpServer:
         """
         end = time.monotonic() + timeout
         stop = stop or self._stopping
-        while (problems := self.canary.problems()) and time.monotonic() < end:
+        while self.canary.problems() and time.monotonic() < end:
             if stop.wait(0.02):
                 break
-        return problems
+        return self.canary.problems()
 
     def close(self) -> None:
         """Finish what is under way, refuse what comes, then stop."""
