@@ -77,8 +77,6 @@ def tokenize(texts: list[str] | tuple[str, ...]) -> Tensor:
 class BenchTrunk(EncoderTrunk):
     """An image encoder with a text tower beside it."""
 
-    reads_texts = True
-
     def __init__(self, encoder: Encoder, tower: TextTower) -> None:
         super().__init__(encoder)
         self.tower = tower.eval()

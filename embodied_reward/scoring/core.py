@@ -85,7 +85,7 @@ class ScoringCore:
             version=self._hosted.version,
             reply=self._reply,
             features=self._finish_features,
-            broken=lambda job, why: self._give_up(job, Status.SCORER_ERROR, why),
+            broken=self._fail,
             cache=cache,
             max_batch=max_batch,
             canonical=canonical if self._strict else None,
@@ -298,6 +298,14 @@ class ScoringCore:
             complete = all(n in job.replies for n in wanted)
         if complete:
             job.finish({n: job.replies[n] for n in wanted})
+
+    def _fail(self, job: Job, name: str, why: str) -> None:
+        """Answer for one scorer that cannot; the job's other scorers still may."""
+        if job.embeds:
+            self._give_up(job, Status.SCORER_ERROR, why)
+            return
+        n = len(job.request)
+        self._reply(job, name, ScoreBatch.failed(n, Status.SCORER_ERROR, scorer=name, why=why))
 
     def _count(self, name: str, batch: ScoreBatch) -> None:
         good = batch.score[batch.ok].astype(np.float64)

@@ -9,18 +9,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from embodied_reward.scoring.cache import FeatureCache
 from embodied_reward.scoring.evaluate import Part, Version, evaluate
 from embodied_reward.scoring.job import Gather, Job
-from embodied_reward.scoring.keys import digest_named
 from embodied_reward.scoring.lane import Lane
 from embodied_reward.scoring.runner import Runner
 from embodied_reward.scoring.scorer import Trunk
 from embodied_reward.scoring.stats import Stats
+from embodied_reward.scoring.text_features import TextFeatures
 
 Ready = tuple[Job, str, Gather]
 """A job, the scorer that it asks, and its features, which are complete."""
@@ -33,7 +29,7 @@ class Dispatcher:
         version: scorer name -> its head at this moment.
         reply: takes a job, a scorer's name and its `ScoreBatch`.
         features: takes a job of `embed` and its completed gather.
-        broken: takes a job and what went wrong inside the engine itself.
+        broken: takes a job, the scorer that cannot answer it, and what went wrong.
         cache: features seen before, or None.
         max_batch: pictures of one trunk call.
         canonical: the one batch size of strict mode, or None.
@@ -46,7 +42,7 @@ class Dispatcher:
         version: Callable[[str], Version],
         reply: Callable,
         features: Callable[[Job, Gather], None],
-        broken: Callable[[Job, str], None],
+        broken: Callable[[Job, str, str], None],
         cache: FeatureCache | None,
         max_batch: int,
         canonical: int | None,
@@ -55,6 +51,7 @@ class Dispatcher:
         self._version, self._reply, self._features = version, reply, features
         self._broken, self._cache, self._stats = broken, cache, stats
         self._max_batch, self._canonical = max_batch, canonical
+        self._texts = TextFeatures(cache, 1 if canonical else max_batch)
         self._lanes: dict[str, Lane] = {}
         self._inbox: deque[tuple[Job, dict[str, Trunk]]] = deque()
         self._cond, self._open = threading.Condition(), True
@@ -92,29 +89,30 @@ class Dispatcher:
     def _turn(self, arrived: list[tuple[Job, dict[str, Trunk]]]) -> None:
         ready: list[Ready] = []
         for job, trunks in arrived:
-            try:
-                ready += self._admit(job, trunks)
-            except Exception as error:  # noqa: BLE001 (the engine must outlive its own faults)
-                self._broken(job, f"{type(error).__name__}: {error}")
+            job.seconds["queue"] = time.monotonic() - job.submitted
+            gathers: dict[str, Gather] = {}
+            for name, trunk in trunks.items():
+                try:
+                    ready += self._admit(job, name, trunk, gathers)
+                except Exception as error:  # noqa: BLE001 (the engine must outlive its own faults)
+                    self._broken(job, name, f"{type(error).__name__}: {error}")
         self._score(ready)
         self._score(self._advance())
 
-    def _admit(self, job: Job, trunks: dict[str, Trunk]) -> list[Ready]:
-        job.seconds["queue"] = time.monotonic() - job.submitted
-        ready = []
-        gathers: dict[str, Gather] = {}
-        for name, trunk in trunks.items():
-            lane = self._lane(trunk)
-            if lane.name in gathers:
-                gather, complete = gathers[lane.name], not gathers[lane.name].waiting
-            else:
-                gather = gathers[lane.name] = Gather(job, trunk)
-                complete = lane.admit(gather)
-            if complete:
-                ready.append((job, name, gather))
-            else:
-                gather.scorers.append(name)
-        return ready
+    def _admit(self, job: Job, name: str, trunk: Trunk, gathers: dict[str, Gather]) -> list[Ready]:
+        """Take up what one scorer asks for; `gathers` are those of the job's other scorers."""
+        lane = self._lane(trunk)
+        gather = gathers.get(lane.name)
+        if gather is None:
+            gather = Gather(job, trunk)
+            complete = lane.admit(gather)
+            gathers[lane.name] = gather
+        else:
+            complete = not gather.waiting
+        if complete:
+            return [(job, name, gather)]
+        gather.scorers.append(name)
+        return []
 
     def _advance(self) -> list[Ready]:
         """Launch the most urgent batch and collect what is due."""
@@ -152,43 +150,13 @@ class Dispatcher:
 
     def _score_with(self, name: str, asked: Sequence[tuple[Job, Gather]]) -> None:
         start, version = time.monotonic(), self._version(name)
-        parts = []
-        for job, gather in asked:
-            try:
-                parts.append(Part(job, gather, self._texts(gather.trunk, job.request.texts)))
-            except Exception as error:  # noqa: BLE001
-                self._broken(job, f"texts: {type(error).__name__}: {error}")
-        if not parts:
-            return
         try:
+            parts = [Part(j, g, *self._texts(g.trunk, j.request.texts)) for j, g in asked]
             batches = evaluate(version, parts, strict=self._canonical is not None)
-        except Exception as error:  # noqa: BLE001
-            for part in parts:
-                self._broken(part.job, f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 (the engine must outlive its own faults)
+            for job, _ in asked:
+                self._broken(job, name, f"{type(error).__name__}: {error}")
             return
-        for part, batch in zip(parts, batches, strict=True):
-            self._reply(part.job, name, batch)
+        for (job, _), batch in zip(asked, batches, strict=True):
+            self._reply(job, name, batch)
         self._stats.add(head_calls=1, head_seconds=time.monotonic() - start)
-
-    @torch.no_grad()
-    def _texts(self, trunk: Trunk, texts: tuple[str, ...]) -> Tensor | None:
-        """Return text features Tensor["m d"], each text encoded once in its life."""
-        if not texts or not trunk.reads_texts:
-            return None
-        digest, lane = digest_named("blake2b"), f"text:{trunk.lane}"
-        keys = [digest(text.encode()) + b"\0" * 8 for text in texts]
-        found, rows = self._cache.lookup(lane, keys) if self._cache else (np.zeros(0, int), None)
-        missing = sorted(set(range(len(texts))) - set(found.tolist()))
-        if not missing:
-            return rows
-        # One by one in strict mode: padding to the longest text changes the rounding of others.
-        size = 1 if self._canonical else self._max_batch
-        chunks = [missing[k : k + size] for k in range(0, len(missing), size)]
-        fresh = torch.cat([trunk.encode_texts([texts[i] for i in chunk]) for chunk in chunks])
-        if self._cache:
-            self._cache.put(lane, [keys[i] for i in missing], fresh)
-        table = fresh.new_empty((len(texts), fresh.shape[1]))
-        table[torch.tensor(missing, device=fresh.device)] = fresh
-        if rows is not None:
-            table[torch.from_numpy(found).to(fresh.device)] = rows.to(table)
-        return table

@@ -1,8 +1,8 @@
 """Run heads on the features of requests, batched across requests, and isolate what fails."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,22 +27,29 @@ class Version:
 
 @dataclass
 class Part:
-    """A request's items for one scorer."""
+    """A request's items for one scorer.
+
+    Attributes:
+        job: the request.
+        gather: features of its frames.
+        text_features: Tensor["m d"] of its texts, or None.
+        failed_texts: text -> what went wrong.
+    """
 
     job: Job
     gather: Gather
     text_features: Tensor | None = None
+    failed_texts: Mapping[int, str] = field(default_factory=dict)
 
     def failed(self) -> dict[int, str]:
-        """Return item -> why, for items that refer to a frame without features."""
-        if not self.gather.failed:
-            return {}
-        owner = np.repeat(np.arange(len(self.job.request)), np.diff(self.job.request.offsets))
-        return {
-            int(item): self.gather.failed[row]
-            for item, row in zip(owner, self.gather.rows.tolist(), strict=True)
-            if row in self.gather.failed
-        }
+        """Return item -> why, for items that refer to a frame or a text without features."""
+        request, lost, unread = self.job.request, self.gather.failed, self.failed_texts
+        found = {i: unread[t] for i, t in enumerate(request.text.tolist()) if t in unread}
+        if lost:
+            owner = np.repeat(np.arange(len(request)), np.diff(request.offsets)).tolist()
+            rows = zip(owner, self.gather.rows.tolist(), strict=True)
+            found |= {item: lost[row] for item, row in rows if row in lost}
+        return found
 
     def items(self) -> Items:
         """Return what the head sees."""

@@ -12,7 +12,7 @@ import abc
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,8 @@ class Trunk(abc.ABC):
         preprocess_id: name of the preprocessing, hex.
         dtype: dtype it computes in, part of the cache key.
         device: where its inputs must lie.
-        reads_texts: whether `encode_texts` is implemented.
+        reads_texts: whether texts are encoded; true for every class that defines `encode_texts`,
+            unless it says otherwise.
     """
 
     digest: str
@@ -39,6 +40,12 @@ class Trunk(abc.ABC):
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
     reads_texts: bool = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A text tower that nobody announced would be ignored without a word."""
+        super().__init_subclass__(**kwargs)
+        if "encode_texts" in vars(cls) and "reads_texts" not in vars(cls):
+            cls.reads_texts = True
 
     @property
     def lane(self) -> str:

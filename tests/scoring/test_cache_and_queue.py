@@ -241,8 +241,6 @@ def test_waiting_outweighs_priority(encoder, monkeypatch):
 
 def test_identical_texts_are_encoded_once(encoder):
     class Texts(CountingTrunk):
-        reads_texts = True
-
         def __init__(self, encoder):
             super().__init__(encoder)
             self.texts = []

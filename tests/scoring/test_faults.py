@@ -265,6 +265,54 @@ def test_a_thousand_head_swaps_under_load_mix_no_versions(trunk):
         assert last.weights_sha256 == core.card("mean").weights_sha256
 
 
+class Reader(CountingTrunk):
+    """Has a text tower that cannot take one word."""
+
+    def encode_texts(self, texts):
+        if "unreadable" in texts:
+            raise ValueError("no such word")
+        return torch.tensor([[float(len(text))] for text in texts])
+
+
+class TextHead(MeanHead):
+    def forward(self, items):
+        return Output(score=items.text_features[torch.from_numpy(items.text), 0])
+
+
+@pytest.mark.parametrize("mode", ["strict", "tolerance"])
+def test_a_text_that_cannot_be_read_fails_its_items_alone(encoder, mode):
+    with ScoringCore(mode=mode, cache=FeatureCache()) as core:
+        core.register(scorer_of(Reader(encoder), TextHead()))
+        texts = ("ab", "unreadable", "abc")
+        batch = ask(core, POOL[:6], texts=texts, text=[0, 1, 2, 0, 1, 2])
+        assert batch.status.tolist() == [0, 5, 0, 0, 5, 0]
+        assert batch.score[batch.ok].tolist() == [2, 3, 2, 3]
+        assert "no such word" in batch.detail[1]
+        none = ask(core, POOL[:2], texts=("unreadable",))
+    assert set(none.status) == {Status.SCORER_ERROR}
+
+
+class NamelessTrunk(CountingTrunk):
+    """Breaks where the engine itself touches it."""
+
+    @property
+    def lane(self):
+        raise RuntimeError("no name")
+
+
+def test_a_scorer_that_breaks_the_engine_takes_no_other_scorer_with_it(encoder, trunk):
+    with ScoringCore() as core:
+        core.register(scorer_of(trunk))
+        core.register(scorer_of(NamelessTrunk(encoder), name="nameless"))
+        core.register(scorer_of(Reader(encoder), TextHead(), name="reader"))
+        names = ("nameless", "mean", "reader")
+        found = core.score(ScoreRequest(scorers=names, frames=POOL, texts=("unreadable",)))
+        assert found["mean"].ok.all()
+        assert set(found["nameless"].status) == set(found["reader"].status) == {5}
+        assert "no name" in found["nameless"].detail[0]
+        assert core.stats()["queued"] == 0
+
+
 class EchoItems(ItemScorer):
     """Scores an item by its text; sleeps, raises or returns too little when told to."""
 
