@@ -176,8 +176,9 @@ def _score_blocks(
     source: "Source", name: str, paths: list[str], config: ScoreConfig
 ) -> tuple[list["Row"], Thumbs]:
     from embodied_reward.cli.progress_bar import progress_bar
-    from embodied_reward.cli.score_inputs import Windows, blocks, find_files, read_picture
+    from embodied_reward.cli.score_inputs import Windows, blocks, find_files
     from embodied_reward.cli.score_plot import thumbnail
+    from embodied_reward.scoring.clips import read_picture
 
     files = find_files(paths)
     windows = Windows(config.window, config.stride, config.frames)

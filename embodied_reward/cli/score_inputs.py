@@ -4,17 +4,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
-from av.error import FFmpegError
 
 from embodied_reward.errors import ConfigError, DatasetError
-from embodied_reward.scoring.clips import VIDEOS, spread
+from embodied_reward.scoring.clips import (
+    PICTURES,
+    VIDEOS,
+    read_picture,
+    read_spread,
+    read_video,
+)
 from embodied_reward.types import UInt8
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BLOCK_FRAMES = 256
 BLOCK_BYTES = 128 << 20
 
@@ -120,30 +121,16 @@ def is_full(frames: list[UInt8]) -> bool:
     return len(frames) >= BLOCK_FRAMES or sum(frame.nbytes for frame in frames) >= BLOCK_BYTES
 
 
-def read_picture(path: Path) -> UInt8:
-    """Return UInt8["h w 3"], upright RGB. Raises DatasetError."""
-    try:
-        with PIL.Image.open(path) as image:
-            return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB")).copy()
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise DatasetError(f"no readable picture ({_reason(error)})") from error
-
-
 def read_clip(path: Path) -> tuple[UInt8, float]:
     """Return all frames UInt8["t h w 3"] and their rate [Hz]. Raises DatasetError."""
-    found = list(_decode(path))
-    if not found:
-        raise DatasetError("no readable video (it has no frames)")
-    rate = (len(found) - 1) / (found[-1][1] - found[0][1]) if len(found) > 1 else 1.0
+    found = list(read_video(path))
+    seconds = found[-1][1] - found[0][1]
+    rate = (len(found) - 1) / seconds if seconds > 0 else 1.0  # some files name no times
     return np.stack([frame for frame, _ in found]), rate
 
 
 def _add_clip(block: Block, path: Path, count: int) -> None:
-    total = sum(1 for _ in _decode(path, pixels=False))
-    if not total:
-        raise DatasetError("no readable video (it has no frames)")
-    wanted = set(spread(total, count).tolist())
-    chosen = [pair for i, pair in enumerate(_decode(path)) if i in wanted]
+    chosen = read_spread(path, count)
     first = len(block.frames)
     block.frames += [frame for frame, _ in chosen]
     places = tuple(range(first, len(block.frames)))
@@ -156,7 +143,7 @@ def _slide(path: Path, windows: Windows) -> Iterator[Block]:
     times: list[float] = []
     items: list[Item] = []
     first = start = 0  # number of frames[0], and of the next window's first frame
-    for frame, time in _decode(path):
+    for frame, time in read_video(path):
         frames.append(frame)
         times.append(time)
         while start + windows.window <= first + len(frames):
@@ -170,23 +157,10 @@ def _slide(path: Path, windows: Windows) -> Iterator[Block]:
         items.append(_window(path, times, 0, len(frames)))  # shorter than one window
     if items:
         yield Block(frames, items)
-    elif first + len(frames) == 0:
-        raise DatasetError("no readable video (it has no frames)")
 
 
 def _window(path: Path, times: list[float], at: int, length: int) -> Item:
     return Item(path, tuple(range(at, at + length)), tuple(times[at : at + length]))
-
-
-def _decode(path: Path, *, pixels: bool = True) -> Iterator[tuple[UInt8, float]]:
-    empty = np.zeros((1, 1, 3), np.uint8)
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                rgb = frame.to_ndarray(format="rgb24") if pixels else empty
-                yield np.asarray(rgb, np.uint8), float(frame.time or 0.0)
-    except (OSError, ValueError, IndexError, FFmpegError) as error:
-        raise DatasetError(f"no readable video ({_reason(error)})") from error
 
 
 def _is_media(path: Path) -> bool:
@@ -195,8 +169,3 @@ def _is_media(path: Path) -> bool:
 
 def _kinds() -> str:
     return ", ".join(s.removeprefix(".") for s in (*PICTURES, *VIDEOS))
-
-
-def _reason(error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__

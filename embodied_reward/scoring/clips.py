@@ -1,7 +1,7 @@
 """Pictures and clips on disk as uint8 frames at their native size."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 
@@ -52,35 +53,64 @@ class Clip:
 
     def _picture(self, part: Path | bytes) -> UInt8:
         try:
-            source = io.BytesIO(part) if isinstance(part, bytes) else part
-            with PIL.Image.open(source) as image:
-                return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB")).copy()
-        except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-            raise self._unreadable(part, "picture", error) from error
+            return read_picture(part)
+        except DatasetError as error:
+            raise self._unreadable(part, error) from error
 
     def _video(self, count: int) -> list[UInt8]:
         path = self.parts[0]
+        assert isinstance(path, Path)
         try:
-            total = sum(1 for _ in _decode(path))
-            wanted = set(spread(total, count).tolist())
-            found: list[UInt8] = [
-                np.asarray(f.to_ndarray(format="rgb24"), np.uint8)
-                for i, f in enumerate(_decode(path))
-                if i in wanted
-            ]
-        except (OSError, ValueError, IndexError, FFmpegError) as error:
-            raise self._unreadable(path, "video", error) from error
-        if not found:
-            raise self._unreadable(path, "video", ValueError("it has no frames"))
-        return found
+            return [frame for frame, _ in read_spread(path, count)]
+        except DatasetError as error:
+            raise self._unreadable(path, error) from error
 
-    def _unreadable(self, part: Path | bytes, kind: str, error: Exception) -> DatasetError:
+    def _unreadable(self, part: Path | bytes, error: DatasetError) -> DatasetError:
         what = "the stored bytes are" if isinstance(part, bytes) else f"'{part}' is"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return DatasetError(
-            f"{self.where}: {what} no readable {kind} ({reason}); export it again or "
-            "remove the line"
-        )
+        return DatasetError(f"{self.where}: {what} {error}; export it again or remove the line")
+
+
+def read_picture(source: Path | bytes) -> UInt8:
+    """Return UInt8["h w 3"], upright RGB, of a file or an encoded picture. Raises DatasetError."""
+    try:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        with PIL.Image.open(stream) as image:
+            return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB")).copy()
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise DatasetError(f"no readable picture ({_reason(error)})") from error
+
+
+def read_video(path: Path, chosen: Container[int] | None = None) -> Iterator[tuple[UInt8, float]]:
+    """Yield frames UInt8["h w 3"] and their times [s], one after the other.
+
+    Args:
+        path: the file.
+        chosen: numbers of the frames to yield; default all. Others are decoded and dropped.
+
+    Raises:
+        DatasetError: not readable, or without any frame.
+    """
+    number = -1
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if chosen is None or number in chosen:
+                    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    yield rgb, float(frame.time or 0.0)
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
+        raise DatasetError(f"no readable video ({_reason(error)})") from error
+    if number < 0:
+        raise DatasetError("no readable video (it has no frames)")
+
+
+def read_spread(path: Path, count: int) -> list[tuple[UInt8, float]]:
+    """Return at most `count` frames of a video, evenly spread, with their times [s].
+
+    Raises:
+        DatasetError: not readable, or without any frame.
+    """
+    total = _length(path)
+    return list(read_video(path, set(spread(total, count).tolist())))
 
 
 def spread(total: int, count: int) -> Int64:
@@ -89,6 +119,18 @@ def spread(total: int, count: int) -> Int64:
     return ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
 
 
-def _decode(path: Path | bytes) -> Iterator[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        yield from container.decode(video=0)
+def _length(path: Path) -> int:
+    """Count the frames by decoding them: headers of damaged files lie."""
+    total = 0
+    try:
+        with av.open(str(path)) as container:
+            for _ in container.decode(video=0):
+                total += 1
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
+        raise DatasetError(f"no readable video ({_reason(error)})") from error
+    return total
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__
