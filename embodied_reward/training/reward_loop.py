@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from embodied_reward.errors import CheckpointError, DatasetError, NonFiniteError
+from embodied_reward.errors import CheckpointError, DatasetError
 from embodied_reward.math.statistics import spearman
 from embodied_reward.rewards.base import RewardModel
 from embodied_reward.training.checkpoint import latest, point, save_checkpoint
+from embodied_reward.training.loop import LoopConfig, TrainingLoop, adamw, learning_rate
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
 from embodied_reward.training.run import Tracker
 from embodied_reward.types import Episode
@@ -23,29 +23,19 @@ VALIDATION_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class OptimizationConfig:
+class OptimizationConfig(LoopConfig):
     """How a reward model is optimised."""
 
     steps: int = 600
     """gradient steps"""
     batch_size: int = 4
     """episodes per batch; all their pairs share one encoding per frame"""
-    lr: float = 1e-3
-    """peak learning rate of AdamW, after warm-up, before the cosine decay"""
-    weight_decay: float = 1e-2
-    """decoupled weight decay"""
-    warmup: int = 20
-    """steps of linear warm-up"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
     val_fraction: float = 0.2
     """share of the episodes held out for validation, at least one if there are two"""
     val_freq: int = 50
     """steps between validations"""
     save_freq: int = 100
     """steps between checkpoints"""
-    log_freq: int = 10
-    """steps between rows of metrics.jsonl"""
 
 
 class Batches(Protocol):
@@ -83,7 +73,7 @@ def split_episodes(
     return [episodes[i] for i in training], [episodes[i] for i in validation]
 
 
-class RewardTrainer:
+class RewardTrainer(TrainingLoop):
     """Train one reward model; `run()` continues from the newest checkpoint when resuming.
 
     Args:
@@ -95,6 +85,10 @@ class RewardTrainer:
         seed: every batch is a function of (seed, step).
     """
 
+    verb = "train-reward"
+    advice = "Lower --lr or look for broken frames with `er data inspect`"
+    config: OptimizationConfig
+
     def __init__(
         self,
         model: RewardModel,
@@ -105,24 +99,16 @@ class RewardTrainer:
         folder: Path,
         seed: int,
     ) -> None:
-        self.model, self.config, self.folder, self.seed = model, config, folder, seed
+        super().__init__(config, folder, seed)
+        self.model = model
         self.trainable: Trainable = model  # type: ignore[assignment]
         self.data: Batches = self.trainable.dataset(training)
         self.trainable.set_references(self.data)
         self.validation, self.count = validation, len(training)
         solved = [e for e in validation if e.success is not False]
         self.held_out: Batches | None = self.trainable.dataset(validation) if solved else None
-        self.optimizer = torch.optim.AdamW(
-            [p for p in model.parameters() if p.requires_grad],
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-        )
-        self.step, self.best = 0, math.inf
-
-    @property
-    def checkpoints(self) -> Path:
-        """Return the folder of checkpoints."""
-        return self.folder / "checkpoints"
+        self.optimizer = adamw(model.parameters(), config)
+        self.best = math.inf
 
     def resume(self) -> bool:
         """Restore the newest complete checkpoint; False if there is none."""
@@ -149,56 +135,24 @@ class RewardTrainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite; the model is left unchanged.
         """
-        tracker = Tracker(self.folder, step=self.step + 1)
-        bar = tqdm(
-            total=self.config.steps, initial=self.step, unit="step", disable=not progress,
-            desc="train-reward",
-        )  # fmt: skip
-        try:
-            while self.step < self.config.steps:
-                self._one_step(tracker, bar)
-        except KeyboardInterrupt:
-            self.save()
-            raise
-        finally:
-            tracker.close()
-            bar.close()
-        self.save()
+        self.train(progress=progress)
         return (self.checkpoints / "best").resolve()
 
-    def _one_step(self, tracker: Tracker, bar: tqdm) -> None:
-        logs = self.update()
-        bar.update()
-        if self.step % self.config.log_freq == 0:
-            tracker.log(self.step, {f"train/{k}": v for k, v in logs.items()})
-            bar.set_postfix(loss=f"{logs['loss']:.3f}", best=f"{self.best:.3f}")
-        last = self.step == self.config.steps
-        if self.step % self.config.val_freq == 0 or last:
-            self._validate(tracker)
-        if self.step % self.config.save_freq == 0 and not last:
-            self.save()
+    def postfix(self) -> dict[str, str]:
+        """See the base class."""
+        return {"best": f"{self.best:.3f}"}
 
     def update(self) -> dict[str, float]:
-        """Take one gradient step and return its logs."""
+        """See the base class."""
         self.model.train()
         batch = self.data.batch(self.config.batch_size, self.seed, self.step)
         loss, logs = self.trainable.loss(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
-        if not (math.isfinite(logs["loss"]) and bool(torch.isfinite(norm))):
-            raise NonFiniteError(
-                f"step {self.step}: loss {logs['loss']} with gradient norm {float(norm)}; the "
-                "model was left unchanged. Lower --lr or look for broken frames with "
-                "`er data inspect`"
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.config)
-        self.optimizer.step()
-        self.step += 1
-        return {**logs, "grad_norm": float(norm), "lr": self.optimizer.param_groups[0]["lr"]}
+        rate = learning_rate(self.step, self.config)
+        norm = self.descend(loss, self.model.parameters(), rate)
+        return {**logs, "grad_norm": norm, "lr": rate}
 
-    def _validate(self, tracker: Tracker) -> None:
+    def validate(self, tracker: Tracker) -> None:
+        """See the base class; keeps the best checkpoint."""
         self.model.eval()
         rows = validation_metrics(self.model, self.held_out, self.validation, self.config)
         tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
@@ -226,14 +180,6 @@ class RewardTrainer:
         save_optimizer(self.optimizer, state)
         best = self.best if math.isfinite(self.best) else None
         (state / "state.json").write_text(json.dumps({"step": self.step, "best": best}))
-
-
-def learning_rate(step: int, config: OptimizationConfig) -> float:
-    """Return the rate of a step: linear warm-up, then cosine decay to a twentieth."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
-    return config.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 @torch.no_grad()

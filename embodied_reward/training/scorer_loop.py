@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from embodied_reward.errors import CheckpointError, ConfigError, NonFiniteError
+from embodied_reward.errors import CheckpointError, ConfigError
 from embodied_reward.math.statistics import wilson
 from embodied_reward.scoring.heads import Choices, PreferenceHead
 from embodied_reward.scoring.registry import load_scorer, make_scorer, save_scorer
 from embodied_reward.scoring.scorer import Scorer, Trunk
 from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.training.checkpoint import latest, save_checkpoint
+from embodied_reward.training.loop import LoopConfig, TrainingLoop, adamw, learning_rate
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
 from embodied_reward.training.run import Tracker
 from embodied_reward.training.scorer_data import Batches
@@ -24,30 +24,16 @@ from embodied_reward.vision.encoders import Encoder
 
 
 @dataclass(frozen=True)
-class ScorerOptimization:
+class ScorerOptimization(LoopConfig):
     """How a preference head is optimised."""
 
-    steps: int = 500
-    """gradient steps"""
     batch_size: int = 64
     """comparisons per batch"""
-    lr: float = 1e-3
-    """peak learning rate of AdamW, after warm-up, before the cosine decay"""
-    weight_decay: float = 1e-2
-    """decoupled weight decay"""
-    warmup: int = 20
-    """steps of linear warm-up"""
-    grad_clip: float = 1.0
-    """largest global gradient norm"""
     val_freq: int = 100
     """steps between validations; they never choose a checkpoint"""
-    save_freq: int = 500
-    """steps between checkpoints"""
-    log_freq: int = 10
-    """steps between rows of metrics.jsonl"""
 
 
-class ScorerTrainer:
+class ScorerTrainer(TrainingLoop):
     """Train one head, and its trunk if asked; the last step's weights are the result.
 
     Args:
@@ -64,6 +50,9 @@ class ScorerTrainer:
         licence: of the weights.
     """
 
+    verb = "train-scorer"
+    config: ScorerOptimization
+
     def __init__(
         self,
         name: str,
@@ -79,18 +68,12 @@ class ScorerTrainer:
         extra: dict | None = None,
         licence: str = "",
     ) -> None:
+        super().__init__(config, folder, seed)
         self.name, self.trunk, self.head, self.encoder = name, trunk, head, encoder
         self.training, self.validation = training, validation
-        self.config, self.folder, self.seed = config, folder, seed
         self.extra, self.licence = extra or {}, licence
-        self.step = 0
         self.modules = nn.ModuleList([head] if encoder is None else [head, encoder])
-        self.optimizer = self._optimizer()
-
-    @property
-    def checkpoints(self) -> Path:
-        """Return the folder of checkpoints."""
-        return self.folder / "checkpoints"
+        self.optimizer = adamw(self.modules.parameters(), config)
 
     def resume(self) -> bool:
         """Restore the newest complete checkpoint; False if there is none."""
@@ -123,21 +106,8 @@ class ScorerTrainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite; the model is left unchanged.
         """
-        tracker = Tracker(self.folder, step=self.step + 1)
-        bar = tqdm(
-            total=self.config.steps, initial=self.step, unit="step", disable=not progress,
-            desc="train-scorer",
-        )  # fmt: skip
-        try:
-            while self.step < self.config.steps:
-                self._one_step(tracker, bar)
-        except KeyboardInterrupt:
-            self.save()
-            raise
-        finally:
-            tracker.close()
-            bar.close()
-        return self.save()
+        self.train(progress=progress)
+        return (self.checkpoints / "last").resolve()
 
     def scorer(self) -> Scorer:
         """Return the scorer as it stands, in eval mode, with its normaliser fitted."""
@@ -156,59 +126,31 @@ class ScorerTrainer:
         """Write a checkpoint; `last` points at it."""
         return save_checkpoint(self.checkpoints, self.step, self._write)
 
-    def _one_step(self, tracker: Tracker, bar: tqdm) -> None:
+    def update(self) -> dict[str, float]:
+        """See the base class; halfway, heads that review look at all data first."""
         if self.head.reviews and self.step == self.config.steps // 2:
             self.modules.eval()
             self.head.review(self.training.everything())
-            self.optimizer = self._optimizer()
-        logs = self.update()
-        bar.update()
-        if self.step % self.config.log_freq == 0:
-            tracker.log(self.step, {f"train/{k}": v for k, v in logs.items()})
-            bar.set_postfix(loss=f"{logs['loss']:.3f}")
-        last = self.step == self.config.steps
-        if self.validation is not None and (self.step % self.config.val_freq == 0 or last):
-            rows = judge(self.head.eval(), self.validation)
-            tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
-        if self.step % self.config.save_freq == 0 and not last:
-            self.save()
-
-    def update(self) -> dict[str, float]:
-        """Take one gradient step and return its logs."""
+            self.optimizer = adamw(self.modules.parameters(), self.config)
         self.modules.train()
         choices = self.training.batch(self.config.batch_size, self.seed, self.step)
         loss, logs = self.head.loss(_at(choices, self.step))
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.modules.parameters(), self.config.grad_clip)
-        if not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))):
-            raise NonFiniteError(
-                f"step {self.step}: loss {float(loss)} with gradient norm {float(norm)}; the model "
-                "was left unchanged. Lower --lr"
-            )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        self.optimizer.step()
-        self.step += 1
-        return {**logs, "grad_norm": float(norm)}
+        norm = self.descend(loss, self.modules.parameters(), self._rate())
+        return {**logs, "grad_norm": norm}
+
+    def validate(self, tracker: Tracker) -> None:
+        """See the base class."""
+        if self.validation is not None:
+            rows = judge(self.head.eval(), self.validation)
+            tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
 
     def _rate(self) -> float:
-        """Linear warm-up, then cosine decay to a twentieth; twice where there is a review."""
+        """Return the step's learning rate; the schedule runs twice where there is a review."""
         total, step = self.config.steps, self.step
         if self.head.reviews:
             half = max(total // 2, 1)
             total, step = (half, step) if step < half else (max(total - half, 1), step - half)
-        if step < self.config.warmup:
-            return self.config.lr * (step + 1) / self.config.warmup
-        done = (step - self.config.warmup) / max(total - self.config.warmup, 1)
-        return self.config.lr * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
-
-    def _optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            [p for p in self.modules.parameters() if p.requires_grad],
-            lr=self.config.lr,
-            weight_decay=self.config.weight_decay,
-        )
+        return learning_rate(step, self.config, total)
 
     def _write(self, folder: Path) -> None:
         state = folder / "training_state"
