@@ -18,18 +18,11 @@ import numpy as np
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
 from embodied_reward.types import Float32, Float64, UInt8
 
-from .arguments import check_at_least_one, checked_action, checked_size, checked_views
-from .base import VisualEnv
+from .arguments import checked_action, checked_views
 from .metaworld_tasks import DESCRIPTIONS, camera
+from .mujoco_env import MujocoEnv
 from .progress import Progress
-from .rendering import (
-    ViewRenderer,
-    check_quality,
-    gl_renderer,
-    load_mujoco,
-    place_cameras,
-    resolve_quality,
-)
+from .rendering import load_mujoco, place_cameras
 
 SIM_FPS = 80  # Meta-World's control rate [Hz]
 REWARDS = ("success", "dense")
@@ -47,7 +40,7 @@ def task_names() -> list[str]:
     return list(_load().env_dict.ALL_V3_ENVIRONMENTS)
 
 
-class MetaWorldEnv(VisualEnv):
+class MetaWorldEnv(MujocoEnv):
     """One Meta-World v3 task.
 
     Observation: `agent_pos` Float32[4]: hand position [m] and gripper opening in [0, 1];
@@ -76,6 +69,8 @@ class MetaWorldEnv(VisualEnv):
         MissingDependencyError: `metaworld` is not installed.
     """
 
+    suite = "metaworld"
+
     def __init__(
         self,
         task: str,
@@ -90,51 +85,44 @@ class MetaWorldEnv(VisualEnv):
         quality: str = "auto",
         reward: str = "success",
     ) -> None:
-        self._size = checked_size(size)
-        check_at_least_one(horizon=horizon, action_repeat=action_repeat)
-        check_quality(quality)
         if reward not in REWARDS:
             raise EnvError(f"unknown reward '{reward}'; {did_you_mean(reward, REWARDS)}")
+        self._configure(
+            size=size,
+            seed=seed,
+            pixels=pixels,
+            horizon=horizon,
+            terminate_on_success=terminate_on_success,
+            action_repeat=action_repeat,
+            quality=quality,
+            fps=SIM_FPS,
+        )
         self._sim = _build(task)
         # The simulator counts its own steps and refuses the 501st; the horizon is ours.
         self._sim.max_path_length = sys.maxsize
         self.task, self.task_description = task, DESCRIPTIONS[task]
-        self.views = checked_views(views, self._sim.model, f"metaworld/{task}")
+        self.views = checked_views(views, self._sim.model, self.id)
         self._cameras = {view: camera(view) for view in self.views}
         place_cameras(self._sim.model, self._cameras)
-        self._max_episode_steps = horizon
-        self._terminates, self._repeat, self._reward = terminate_on_success, action_repeat, reward
-        self._pixels, self._quality, self._first_seed = pixels, quality, seed
-        self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": SIM_FPS / action_repeat}
+        self._reward = reward
         self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
         self._state_spaces = {"agent_pos": _agent_space(), "environment_state": _state_space()}
-        self.observation_space = gym.spaces.Dict(self._spaces())
-        self._renderer: ViewRenderer | None = None
+        self._finish_spaces()
         self._progress = Progress(task)
         self._state: Float64 | None = None
         self._outcome: Mapping[str, Any] = {}
-        self._steps = 0
 
     @property
     def sim(self) -> Any:
         """The wrapped `metaworld` environment, for geometry (`sim.model`, `sim.data`)."""
         return self._sim
 
-    @property
-    def action_repeat(self) -> int:
-        """Simulator steps per decision."""
-        return self._repeat
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Place hand, objects and goal; a seed decides the scene whatever went before."""
-        super().reset(seed=self._first_seed if seed is None else seed)
-        self._first_seed = None
-        self._forget_frames()
+        self._begin_episode(seed)
         self._place()
-        self._steps = 0
         self._state = _settled_state(self._sim)
         reward, self._outcome = self._sim.evaluate_state(self._state, np.zeros(4, np.float32))
         self._progress.start(self._sim, self._state, self._outcome)
@@ -147,7 +135,7 @@ class MetaWorldEnv(VisualEnv):
             EnvError: before `reset`, or an action that is not four finite numbers.
         """
         self._require_reset("step")
-        action = checked_action(action, f"metaworld/{self.task}", self._steps)
+        action = checked_action(action, self.id, self._steps)
         self._forget_frames()
         dense = [self._sim_step(action)]
         while len(dense) < self._repeat and not (self._terminates and self._success):
@@ -167,29 +155,18 @@ class MetaWorldEnv(VisualEnv):
     def fingerprint(self) -> dict[str, Any]:
         """Return versions, renderer, quality and settings, as JSON values."""
         cameras = list(self._cameras.values())
-        return {
-            "id": f"metaworld/{self.task}",
-            "views": list(self.views),
-            "size": list(self._size),
+        return super().fingerprint() | {
             "half_turned": [c.name for c in cameras if c.half_turn],
             "moved_cameras": {c.name: list(c.position) for c in cameras if c.position},
             # Meta-World draws goals as small spheres; reach and push show the goal no other way.
             "goal_site_visible": True,
-            "quality": resolve_quality(self._quality),
-            "gl_renderer": gl_renderer(),
-            "pixels": self._pixels,
-            "horizon": self._max_episode_steps,
-            "terminate_on_success": self._terminates,
-            "action_repeat": self._repeat,
             "reward": self._reward,
             "versions": {p: importlib.metadata.version(p) for p in ("metaworld", "mujoco")},
         }
 
     def close(self) -> None:
         """Free the simulator and the GL context; safe to call twice."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        super().close()
         self._sim.close()
 
     @property
@@ -198,7 +175,7 @@ class MetaWorldEnv(VisualEnv):
 
     def _require_reset(self, what: str) -> Float64:
         if self._state is None:
-            raise EnvError(f"'{what}' of 'metaworld/{self.task}' needs a scene; call reset() first")
+            raise EnvError(f"'{what}' of '{self.id}' needs a scene; call reset() first")
         return self._state
 
     def _sim_step(self, action: Float32) -> float:
@@ -222,25 +199,11 @@ class MetaWorldEnv(VisualEnv):
 
     def _observation(self) -> dict[str, Any]:
         state = self._require_reset("observation")
-        parts = {"agent_pos": state[:_AGENT], "environment_state": state[_AGENT:]}
-        observation: dict[str, Any] = {
-            key: np.clip(part.astype(np.float32), space.low, space.high)
-            for (key, part), space in zip(parts.items(), self._state_spaces.values(), strict=True)
-        }
-        return observation | ({"pixels": self.frames()} if self._pixels else {})
+        return self._observed({"agent_pos": state[:_AGENT], "environment_state": state[_AGENT:]})
 
     def _render_views(self) -> dict[str, UInt8]:
         self._require_reset("frames")
-        if self._renderer is None:
-            self._renderer = ViewRenderer(self._sim.model, self._cameras, self._size, self._quality)
-        return self._renderer.render(self._sim.data)
-
-    def _spaces(self) -> dict[str, gym.Space]:
-        if not self._pixels:
-            return dict(self._state_spaces)
-        image = gym.spaces.Box(0, 255, (*self._size, 3), np.uint8)
-        pixels = gym.spaces.Dict(dict.fromkeys(self.views, image))
-        return {**self._state_spaces, "pixels": pixels}
+        return self._draw(self._sim.model, self._sim.data, self._cameras)
 
 
 def _load() -> ModuleType:

@@ -10,7 +10,6 @@ The motion is kinematic: MuJoCo places the bodies and draws them, no contact is 
 states, chances and optimal values are known exactly.
 """
 
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,16 +19,9 @@ import numpy as np
 from embodied_reward.errors import EnvError, did_you_mean
 from embodied_reward.types import Float32, Float64, UInt8
 
-from .arguments import check_at_least_one, checked_action, checked_size, checked_views
-from .base import VisualEnv
-from .rendering import (
-    Camera,
-    ViewRenderer,
-    check_quality,
-    gl_renderer,
-    load_mujoco,
-    resolve_quality,
-)
+from .arguments import checked_action, checked_views
+from .mujoco_env import MujocoEnv
+from .rendering import load_mujoco
 
 DESCRIPTIONS = {"insert": "press the peg into the socket until it locks"}
 REWARDS = ("success",)
@@ -100,7 +92,7 @@ def moved(place: Float64, action: Float32 | Float64) -> Float64:
     return np.array([*sideways, np.clip(lift, -DEPTH if above else 0.0, 0.0)])
 
 
-class TrapEnv(VisualEnv):
+class TrapEnv(MujocoEnv):
     """Bring the peg above the socket and press it to the bottom.
 
     Observation: `agent_pos` Float32[3]: hand x, y and height [m]; `environment_state`
@@ -129,6 +121,8 @@ class TrapEnv(VisualEnv):
         MissingDependencyError: MuJoCo is not installed.
     """
 
+    suite = "trap"
+
     def __init__(
         self,
         task: str,
@@ -144,29 +138,28 @@ class TrapEnv(VisualEnv):
         reward: str = "success",
         success_probability: float = 0.3,
     ) -> None:
-        self._size = checked_size(size)
-        check_at_least_one(horizon=horizon, action_repeat=action_repeat)
-        check_quality(quality)
         _check(task, reward, success_probability)
+        self._configure(
+            size=size,
+            seed=seed,
+            pixels=pixels,
+            horizon=horizon,
+            terminate_on_success=terminate_on_success,
+            action_repeat=action_repeat,
+            quality=quality,
+            fps=SIM_FPS,
+        )
         self._model = load_mujoco().MjModel.from_xml_string(_SCENE)
         self._data = load_mujoco().MjData(self._model)
         self.task, self.task_description = task, DESCRIPTIONS[task]
-        self.views = checked_views(views, self._model, f"trap/{task}")
-        self._max_episode_steps, self._terminates = horizon, terminate_on_success
-        self._repeat, self._chance = action_repeat, float(success_probability)
-        self._pixels, self._quality, self._first_seed = pixels, quality, seed
-        self.render_mode = "rgb_array"
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": SIM_FPS / action_repeat}
+        self.views = checked_views(views, self._model, self.id)
+        self._chance = float(success_probability)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
-        self.observation_space = gym.spaces.Dict(self._spaces())
-        self._renderer: ViewRenderer | None = None
+        table = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self._state_spaces = {"agent_pos": _agent_space(), "environment_state": table}
+        self._finish_spaces()
         self._place: Float64 | None = None
-        self._steps, self._attempts, self._locked = 0, 0, False
-
-    @property
-    def action_repeat(self) -> int:
-        """Simulator steps per decision."""
-        return self._repeat
+        self._attempts, self._locked = 0, False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -180,18 +173,16 @@ class TrapEnv(VisualEnv):
         Raises:
             EnvError: a place outside the table.
         """
-        super().reset(seed=self._first_seed if seed is None else seed)
-        self._first_seed = None
+        self._begin_episode(seed)
         drawn = (0.0, float(self.np_random.choice(STARTS)))
         x, y = (options or {}).get("place", drawn)
         if not (0.0 <= x <= LENGTH and -HALF_WIDTH <= y <= HALF_WIDTH):
             raise EnvError(
-                f"'trap/{self.task}' cannot start at ({x}, {y}): x must be 0 to {LENGTH} m, "
+                f"'{self.id}' cannot start at ({x}, {y}): x must be 0 to {LENGTH} m, "
                 f"y -{HALF_WIDTH} to {HALF_WIDTH} m"
             )
         self._place = np.array([x, y, 0.0])
-        self._steps, self._attempts, self._locked = 0, 0, False
-        self._forget_frames()
+        self._attempts, self._locked = 0, False
         return self._observation(), self._info()
 
     def step(self, action: Float32) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -201,7 +192,7 @@ class TrapEnv(VisualEnv):
             EnvError: before `reset`, or an action that is not three finite numbers.
         """
         self._require_reset("step")
-        action = checked_action(action, f"trap/{self.task}", self._steps, count=3)
+        action = checked_action(action, self.id, self._steps, count=3)
         self._forget_frames()
         for _ in range(self._repeat):
             if self._locked or self._sim_step(action):
@@ -223,26 +214,8 @@ class TrapEnv(VisualEnv):
         return float(np.clip(1.0 - left / (LENGTH + DEPTH), 0.0, 0.99))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return versions, renderer, quality and settings, as JSON values."""
-        return {
-            "id": f"trap/{self.task}",
-            "views": list(self.views),
-            "size": list(self._size),
-            "quality": resolve_quality(self._quality),
-            "gl_renderer": gl_renderer(),
-            "pixels": self._pixels,
-            "horizon": self._max_episode_steps,
-            "terminate_on_success": self._terminates,
-            "action_repeat": self._repeat,
-            "success_probability": self._chance,
-            "versions": {"mujoco": importlib.metadata.version("mujoco")},
-        }
-
-    def close(self) -> None:
-        """Free the GL context; safe to call twice."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """See the base class; the chance is named too."""
+        return super().fingerprint() | {"success_probability": self._chance}
 
     def _sim_step(self, action: Float32) -> bool:
         """Move once; returns whether the peg reached the bottom, which decides the attempt."""
@@ -257,36 +230,20 @@ class TrapEnv(VisualEnv):
 
     def _require_reset(self, what: str) -> Float64:
         if self._place is None:
-            raise EnvError(f"'{what}' of 'trap/{self.task}' needs a scene; call reset() first")
+            raise EnvError(f"'{what}' of '{self.id}' needs a scene; call reset() first")
         return self._place
 
     def _info(self) -> dict[str, Any]:
         return {"is_success": self._locked, "attempts": self._attempts}
 
     def _observation(self) -> dict[str, Any]:
-        place = self._require_reset("observation").astype(np.float32)
-        space = _agent_space()
-        observation: dict[str, Any] = {
-            "agent_pos": np.clip(place, space.low, space.high),
-            "environment_state": SOCKET.astype(np.float32),
-        }
-        return observation | ({"pixels": self.frames()} if self._pixels else {})
+        place = self._require_reset("observation")
+        return self._observed({"agent_pos": place, "environment_state": SOCKET})
 
     def _render_views(self) -> dict[str, UInt8]:
         self._data.qpos[:] = self._require_reset("frames")
         load_mujoco().mj_forward(self._model, self._data)
-        if self._renderer is None:
-            cameras = {view: Camera(view) for view in self.views}
-            self._renderer = ViewRenderer(self._model, cameras, self._size, self._quality)
-        return self._renderer.render(self._data)
-
-    def _spaces(self) -> dict[str, gym.Space]:
-        table = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        state: dict[str, gym.Space] = {"agent_pos": _agent_space(), "environment_state": table}
-        if not self._pixels:
-            return state
-        image = gym.spaces.Box(0, 255, (*self._size, 3), np.uint8)
-        return {**state, "pixels": gym.spaces.Dict(dict.fromkeys(self.views, image))}
+        return self._draw(self._model, self._data)
 
 
 def _check(task: str, reward: str, chance: float) -> None:

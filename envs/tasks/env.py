@@ -1,6 +1,5 @@
 """The environment around the rules of any task of the suite: Gymnasium, cameras, seeds."""
 
-import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,23 +9,16 @@ import numpy as np
 from embodied_reward.errors import EnvError, did_you_mean
 from embodied_reward.types import Float32, Float64, UInt8
 
-from ..arguments import check_at_least_one, checked_action, checked_size, checked_views
-from ..base import VisualEnv
-from ..rendering import (
-    Camera,
-    ViewRenderer,
-    check_quality,
-    gl_renderer,
-    load_mujoco,
-    resolve_quality,
-)
+from ..arguments import checked_action, checked_views
+from ..mujoco_env import MujocoEnv
+from ..rendering import load_mujoco
 from .catalogue import PREFIX, rules_of
 from .rules import Rules
 
 REWARDS = ("success", "dense")
 
 
-class TaskEnv(VisualEnv):
+class TaskEnv(MujocoEnv):
     """One task of the suite, e.g. "SweepToGoal-MediumStick-v0".
 
     Observation: `agent_pos` and `environment_state` as the task's rules say
@@ -55,6 +47,7 @@ class TaskEnv(VisualEnv):
         MissingDependencyError: MuJoCo is not installed.
     """
 
+    suite = PREFIX
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
 
     def __init__(
@@ -72,30 +65,30 @@ class TaskEnv(VisualEnv):
         reward: str = "success",
         render_mode: str | None = None,
     ) -> None:
-        self._size = checked_size(size)
-        check_at_least_one(horizon=horizon, action_repeat=action_repeat)
-        check_quality(quality)
         _check(reward, render_mode)
         self._rules = rules_of(task)
+        self._configure(
+            size=size,
+            seed=seed,
+            pixels=pixels,
+            horizon=horizon,
+            terminate_on_success=terminate_on_success,
+            action_repeat=action_repeat,
+            quality=quality,
+            fps=self._rules.fps,
+        )
         self._model = load_mujoco().MjModel.from_xml_string(self._rules.xml())
         self._data = load_mujoco().MjData(self._model)
         self.task, self.task_description = task, self._rules.description
         chosen = views or self._rules.cameras[: self._rules.default_views]
-        self.views = checked_views(chosen, self._model, f"{PREFIX}/{task}")
-        self._max_episode_steps, self._terminates = horizon, terminate_on_success
-        self._repeat, self._reward = action_repeat, reward
-        self._pixels, self._quality, self._first_seed = pixels, quality, seed
-        self.render_mode = "rgb_array"
-        rate = self._rules.fps / action_repeat
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": rate}
+        self.views = checked_views(chosen, self._model, self.id)
+        self._reward, self._started = reward, False
         self.action_space = gym.spaces.Box(-1.0, 1.0, (self._rules.actions,), np.float32)
         self._state_spaces = {
             "agent_pos": _box(self._rules.agent_bounds),
             "environment_state": _box(self._rules.state_bounds),
         }
-        self.observation_space = gym.spaces.Dict(self._spaces())
-        self._renderer: ViewRenderer | None = None
-        self._steps, self._started = 0, False
+        self._finish_spaces()
 
     @property
     def model(self) -> Any:
@@ -112,22 +105,15 @@ class TaskEnv(VisualEnv):
         """What is asked, what is true and where things are."""
         return self._rules
 
-    @property
-    def action_repeat(self) -> int:
-        """Base steps per decision."""
-        return self._repeat
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Draw a scene; a seed decides it whatever went before. `options` are ignored."""
-        super().reset(seed=self._first_seed if seed is None else seed)
-        self._first_seed = None
+        self._begin_episode(seed)
         load_mujoco().mj_resetData(self._model, self._data)
         self._rules.place(self._model, self._data, self.np_random)
         load_mujoco().mj_forward(self._model, self._data)
-        self._steps, self._started = 0, True
-        self._forget_frames()
+        self._started = True
         return self._observation(), self._info()
 
     def step(self, action: Float32) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
@@ -137,8 +123,7 @@ class TaskEnv(VisualEnv):
             EnvError: before `reset`, or an action of another length or not finite.
         """
         self._require_reset("step")
-        where = f"{PREFIX}/{self.task}"
-        action = checked_action(action, where, self._steps, count=self._rules.actions)
+        action = checked_action(action, self.id, self._steps, count=self._rules.actions)
         self._forget_frames()
         for _ in range(self._repeat):
             self._rules.act(self._model, self._data, action)
@@ -159,26 +144,8 @@ class TaskEnv(VisualEnv):
         return self.progress() - 1.0 - self._rules.disliked(self._data)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return versions, renderer, quality and settings, as JSON values."""
-        return {
-            "id": f"{PREFIX}/{self.task}",
-            "views": list(self.views),
-            "size": list(self._size),
-            "quality": resolve_quality(self._quality),
-            "gl_renderer": gl_renderer(),
-            "pixels": self._pixels,
-            "horizon": self._max_episode_steps,
-            "terminate_on_success": self._terminates,
-            "action_repeat": self._repeat,
-            "reward": self._reward,
-            "versions": {"mujoco": importlib.metadata.version("mujoco")},
-        }
-
-    def close(self) -> None:
-        """Free the GL context; safe to call twice."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """See the base class; what the reward pays is named too."""
+        return super().fingerprint() | {"reward": self._reward}
 
     @property
     def _success(self) -> bool:
@@ -186,7 +153,7 @@ class TaskEnv(VisualEnv):
 
     def _require_reset(self, what: str) -> None:
         if not self._started:
-            raise EnvError(f"'{what}' of '{PREFIX}/{self.task}' needs a scene; call reset() first")
+            raise EnvError(f"'{what}' of '{self.id}' needs a scene; call reset() first")
 
     def _paid(self) -> float:
         return self.true_reward() if self._reward == "dense" else float(self._success)
@@ -196,27 +163,14 @@ class TaskEnv(VisualEnv):
         return known | dict(self._rules.info(self._data))
 
     def _observation(self) -> dict[str, Any]:
-        parts = (self._rules.agent(self._data), self._rules.state(self._data))
-        observation: dict[str, Any] = {
-            key: np.clip(part.astype(np.float32), space.low, space.high)
-            for (key, space), part in zip(self._state_spaces.items(), parts, strict=True)
-        }
-        return observation | ({"pixels": self.frames()} if self._pixels else {})
+        agent, state = self._rules.agent(self._data), self._rules.state(self._data)
+        return self._observed({"agent_pos": agent, "environment_state": state})
 
     def _render_views(self) -> dict[str, UInt8]:
         self._require_reset("frames")
-        if self._renderer is None:
-            cameras = {view: Camera(view) for view in self.views}
-            self._renderer = ViewRenderer(self._model, cameras, self._size, self._quality)
         # A step ends with positions newer than what is drawn.
         load_mujoco().mj_forward(self._model, self._data)
-        return self._renderer.render(self._data)
-
-    def _spaces(self) -> dict[str, gym.Space]:
-        if not self._pixels:
-            return dict(self._state_spaces)
-        image = gym.spaces.Box(0, 255, (*self._size, 3), np.uint8)
-        return {**self._state_spaces, "pixels": gym.spaces.Dict(dict.fromkeys(self.views, image))}
+        return self._draw(self._model, self._data)
 
 
 def _box(bounds: tuple[Float64, Float64]) -> gym.spaces.Box:
