@@ -1,4 +1,4 @@
-"""What the MuJoCo environments share: settings, spaces, drawing, the common part of a fingerprint."""
+"""What the MuJoCo environments share: settings, spaces, drawing, most of a fingerprint."""
 
 import importlib.metadata
 from collections.abc import Mapping
