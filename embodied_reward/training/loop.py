@@ -54,7 +54,8 @@ class TrainingLoop(abc.ABC):
     optimizer: torch.optim.Optimizer
 
     def __init__(self, config: LoopConfig, folder: Path, seed: int) -> None:
-        self.config, self.folder, self.seed, self.step = config, folder, seed, 0
+        self.config, self.folder, self.seed = config, folder, seed
+        self.step: int = 0
 
     @property
     def checkpoints(self) -> Path:
@@ -88,7 +89,7 @@ class TrainingLoop(abc.ABC):
         bar.update()
         if self.step % self.config.log_freq == 0:
             tracker.log(self.step, {f"train/{k}": v for k, v in logs.items()})
-            bar.set_postfix(loss=f"{logs['loss']:.3f}", **self.postfix())
+            bar.set_postfix({"loss": f"{logs['loss']:.3f}", **self.postfix()})
         last = self.step == self.config.steps
         if self.step % self.config.val_freq == 0 or last:
             self.validate(tracker)

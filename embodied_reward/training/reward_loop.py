@@ -108,7 +108,7 @@ class RewardTrainer(TrainingLoop):
         solved = [e for e in validation if e.success is not False]
         self.held_out: Batches | None = self.trainable.dataset(validation) if solved else None
         self.optimizer = adamw(model.parameters(), config)
-        self.best = math.inf
+        self.best: float = math.inf
 
     def resume(self) -> bool:
         """Restore the newest complete checkpoint; False if there is none."""
@@ -158,7 +158,7 @@ class RewardTrainer(TrainingLoop):
         tracker.log(self.step, {f"val/{k}": v for k, v in rows.items()})
         # Cross-entropy punishes confidence long before the estimates get worse, so a model may
         # name what it should be chosen by.
-        criterion = rows.get("selection", rows.get("loss", -self.step))
+        criterion = rows.get("selection", rows.get("loss", float(-self.step)))
         if criterion < self.best:
             self.best = criterion
             self.save(best=True)
