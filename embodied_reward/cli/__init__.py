@@ -17,6 +17,7 @@ VERBS = {
     "label-preferences": "ask a person which episodes are better, on a local web page",
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",
+    "guard-scorer": "teach a scorer not to pay for broken pictures",
     "train-judge": "fine-tune a vision-language model to judge pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
     "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",

@@ -156,14 +156,15 @@ class ScoringCore:
     ) -> Tensor:
         """Return features Tensor["n d"] of frames uint8 ["n h w 3"], n >= 1, cached and batched.
 
-        Any number of frames; what else is asked for gets its turn in between.
+        Any number of frames, or of arrays of frames whose sizes may differ; what else is asked for
+        gets its turn in between.
 
         Raises:
             ScoringError: the trunk failed on a picture. RequestError, QueueFullError: see `submit`.
         """
         if isinstance(frames, Tensor):
             frames = frames.cpu().numpy()
-        if isinstance(frames, np.ndarray) and len(frames) > EMBED_CHUNK:
+        if len(frames) > EMBED_CHUNK:
             chunks = [frames[k : k + EMBED_CHUNK] for k in range(0, len(frames), EMBED_CHUNK)]
             return torch.cat([self.embed(trunk, c, priority=priority) for c in chunks])
         request = ScoreRequest(

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from embodied_reward import config as configs
 from embodied_reward.errors import CheckpointError, ConfigError
 from embodied_reward.scoring.cosine import cosine_scorer
 from embodied_reward.scoring.language.config import FILES, read_item_scorer
+from embodied_reward.scoring.recipes import KEYS, read_recipe
 from embodied_reward.scoring.registry import load_scorer, scorer_folder
 from embodied_reward.scoring.scorer import ItemScorer, Scorer
 from embodied_reward.scoring.transformers_trunk import load_trunk
@@ -18,19 +22,26 @@ def open_scorer(source: Path | str, *, device: str = "cpu") -> Scorer | ItemScor
     """Read a scorer, ready for `ScoringCore.register`.
 
     Args:
-        source: a run of `er train-scorer` or the folder of a scorer; a YAML or JSON file of an
-            engine; a folder of `save_pretrained` or a hub id (`owner/name@revision`) of a CLIP-,
-            SigLIP- or DINO-class model, which scores by cosine.
+        source: a run of `er train-scorer`, `er train-judge` or `er guard-scorer`; a YAML or JSON
+            file of an engine or a recipe (`scoring.recipes`); a folder of `save_pretrained` or a
+            hub id (`owner/name@revision`) of a CLIP-, SigLIP- or DINO-class model, which scores
+            by cosine.
         device: torch device.
 
     Raises:
         CheckpointError, ConfigError: nothing there, or nothing that can score.
     """
+    return _open(source, device, ())
+
+
+def _open(source: Path | str, device: str, within: tuple[Path, ...]) -> Scorer | ItemScorer:
+    """Open a scorer; `within` are the recipes that it is a part of."""
     path = Path(source)
     if path.suffix in FILES and path.is_file():
-        return read_item_scorer(path, device)
+        tree = configs.read_yaml(path)
+        return _recipe(tree, path, device, within) or read_item_scorer(path, device)
     if path.is_dir():
-        return _open_folder(path, device)
+        return _open_folder(path, device, within)
     name = str(source)
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise CheckpointError(
@@ -54,8 +65,22 @@ def kind_of(path: Path) -> str:
     return str(tree.get("type") or ("transformers" if "model_type" in tree else ""))
 
 
-def _open_folder(path: Path, device: str) -> Scorer | ItemScorer:
+def _recipe(
+    tree: Mapping[str, Any], file: Path, device: str, within: tuple[Path, ...]
+) -> Scorer | None:
+    if tree.get("type") not in KEYS:
+        return None
+    if file.resolve() in within:
+        raise ConfigError(f"'{file}' is a part of itself; name another scorer there")
+    chain = (*within, file.resolve())
+    return read_recipe(tree, file, lambda part: _open(part, device, chain))
+
+
+def _open_folder(path: Path, device: str, within: tuple[Path, ...]) -> Scorer | ItemScorer:
     kind = kind_of(path)
+    if kind in KEYS:
+        file = scorer_folder(path) / "config.json"
+        return _recipe(configs.read_yaml(file), file, device, within)  # type: ignore[return-value]
     if kind != "transformers":
         return load_scorer(path, device=device)
     try:

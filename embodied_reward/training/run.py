@@ -23,8 +23,8 @@ def default_output_dir(verb: str, name: str) -> Path:
     return Path("outputs") / verb / f"{stamp}_{name.replace('/', '-')}"
 
 
-def prepare_output_dir(path: Path, *, resume: bool) -> Path:
-    """Create a run folder, or accept an existing one when resuming. Raises ConfigError."""
+def check_output_dir(path: Path, *, resume: bool) -> None:
+    """Raise ConfigError if a run cannot write there; creates nothing."""
     if path.exists() and not path.is_dir():
         raise ConfigError(f"output folder '{path}' is a file; choose another --output_dir")
     used = path.is_dir() and any(path.iterdir())
@@ -33,6 +33,11 @@ def prepare_output_dir(path: Path, *, resume: bool) -> Path:
             f"output folder '{path}' already exists; add --resume=true to continue that run "
             "or choose another --output_dir"
         )
+
+
+def prepare_output_dir(path: Path, *, resume: bool) -> Path:
+    """Create a run folder, or accept an existing one when resuming. Raises ConfigError."""
+    check_output_dir(path, resume=resume)
     path.mkdir(parents=True, exist_ok=True)
     return path
 

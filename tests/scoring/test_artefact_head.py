@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import nn
 
@@ -104,6 +106,11 @@ def test_a_corruption_that_raises_the_base_does_not_raise_the_regularised_reward
         before = scores(core, held).score, scores(core, broken).score
         calibrated(core, base, classifier, train, CORRUPTIONS[kind](train, rng))
         after = scores(core, held).score, scores(core, broken).score
+    gains = [(b - a, float(spearmanr(a, progress[160:])[0])) for a, b in (before, after)]
+    print(
+        f"{kind}:",
+        *(f"mean gain {g.mean():+.2f}, gain {(g > 0).mean():.0%}, rank {r:.2f};" for g, r in gains),
+    )
     assert before[1].mean() > before[0].mean() + 0.2
     assert after[1].mean() <= after[0].mean()
     assert (after[1] > after[0]).mean() <= 0.5 * (before[1] > before[0]).mean()
@@ -160,10 +167,28 @@ def test_weight_zero_is_the_base_and_the_mean_over_frames_counts(trunk, pictures
 def test_the_weight_is_the_least_that_holds_the_share_back():
     gain = torch.tensor([1.0, 2.0, -1.0, 0.5])
     seen = torch.tensor([0.5, 0.5, 0.5, 0.0])
-    assert artefact_weight(gain, seen, share=0.5) == 2
-    assert artefact_weight(gain, seen, share=0.75) == 4
-    with pytest.raises(ConfigError, match="only 75%"):
+    assert artefact_weight(gain, seen, share=0.5) == pytest.approx(2, rel=2e-6)
+    assert artefact_weight(gain, seen, share=0.75) == pytest.approx(4, rel=2e-6)
+    with pytest.raises(ConfigError, match=r"at most 75%.*a share of 0\.75"):
         artefact_weight(gain, seen, share=1.0)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.sampled_from([0.2, 0.5, 0.9]))
+def test_no_smaller_weight_holds_the_share_back_and_without_one_none_does(seed, count, share):
+    gain, seen = np.random.default_rng(seed).normal(size=(2, count))
+
+    def held(weight):
+        return (gain - weight * seen <= 0).mean()
+
+    bounds = (gain / seen)[gain / seen > 0]
+    trials = np.concatenate([[0.0], bounds * (1 - 1e-4), bounds * (1 + 1e-4)])
+    try:
+        weight = artefact_weight(torch.from_numpy(gain), torch.from_numpy(seen), share=share)
+    except ConfigError:
+        assert max(held(t) for t in trials) < share
+        return
+    assert held(weight) >= share
+    assert all(held(t) < share for t in trials if t < weight * (1 - 1e-5))
 
 
 def test_features_that_teach_nothing_are_refused():

@@ -91,26 +91,34 @@ def fit_artefacts(
 def artefact_weight(gain: Tensor, probability: Tensor, *, share: float = 0.9) -> float:
     """Return the least lambda with which `share` of known corruptions do not pay.
 
+    A corruption does not pay while gain - lambda probability <= 0. Where the classifier takes the
+    corrupted picture for the better one, lambda makes it pay, so more is not always safer.
+
     Args:
-        gain: how much the base's score rose by each corruption, Tensor["n"].
+        gain: how much the base's score rose by each corruption, Tensor["n"], n >= 1.
         probability: how much p(artefact) rose by it, Tensor["n"].
-        share: in (0, 1]. Corruptions that the classifier cannot see (probability not above 0)
-            count as paying where the base rose, and no lambda mends them.
+        share: in (0, 1].
 
     Raises:
-        ConfigError: the classifier sees too few of the corruptions for this share.
+        ConfigError: no lambda reaches this share; names the share that one reaches.
     """
-    needed = torch.where(gain <= 0, 0.0, gain / probability.clamp_min(0))
-    needed = torch.where((gain > 0) & (probability <= 0), torch.inf, needed)
-    rank = int(np.ceil(share * len(needed))) - 1
-    weight = float(needed.sort().values[rank])
-    if not np.isfinite(weight):
-        seen = float(torch.isfinite(needed).float().mean())
+    gain, probability = gain.double(), probability.double()
+    ratio = gain / probability
+    lower = torch.where(gain <= 0, 0.0, torch.where(probability > 0, ratio, torch.inf))
+    upper = torch.where((gain <= 0) & (probability < 0), ratio, torch.inf)
+    # One part in a million more, as rounding must not let the corruption at the bound pay.
+    trials = torch.cat([lower.new_zeros(1), lower[lower.isfinite()] * (1 + 1e-6)]).sort().values
+    started = torch.searchsorted(lower.sort().values, trials, right=True)
+    ended = torch.searchsorted(upper.sort().values, trials)
+    held = (started - ended) / len(gain)
+    enough = torch.nonzero(held >= share)
+    if not len(enough):
+        best = float(held.max())
         raise ConfigError(
-            f"only {seen:.0%} of the corruptions can be held back, not {share:.0%}: show the "
-            "classifier more of their kind, or ask for a smaller share"
+            f"at most {best:.0%} of the corruptions can be held back, not {share:.0%}: show the "
+            f"classifier more of their kind, or ask for a share of {np.floor(100 * best) / 100:g}"
         )
-    return weight
+    return float(trials[enough[0, 0]])
 
 
 class ArtefactHead(Head):

@@ -50,6 +50,31 @@ class ComposedHead(Head):
         )
 
 
+class SigmoidHead(Head):
+    """Map another head's unbounded score to (0, 1), as the rules of composition need it.
+
+    Of a preference score this is the Bradley-Terry probability of beating the average training
+    picture, as heads are saved with zero mean.
+    """
+
+    score_range = (0.0, 1.0)
+
+    def __init__(self, base: Head) -> None:
+        super().__init__()
+        self.base = base
+        self.dim_names, self.groupwise = base.dim_names, base.groupwise
+
+    def forward(self, items: Items) -> Output:
+        """See the base class; spreads stay those of the unbounded score and are left out."""
+        output = self.base(items)
+        return Output(
+            score=torch.sigmoid(output.score),
+            dims=output.dims,
+            status=status_of(output),
+            detail=output.detail,
+        )
+
+
 def status_of(output: Output) -> UInt8:
     """Return UInt8["n"]: the output's status, with SCORER_ERROR where a score is not finite."""
     given = output.status
