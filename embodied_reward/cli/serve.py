@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.errors import ConfigError, MissingDependencyError
 
@@ -40,13 +41,11 @@ class ScorerPath:
 
 
 @dataclass(frozen=True)
-class CacheConfig:
+class ServerCacheConfig(CacheConfig):
     """Features of pictures that were seen before."""
 
-    memory_mb: int = 1024
-    """memory per trunk [MiB]; 0 keeps nothing"""
-    folder: str | None = None
-    """where features outlive the server; default: nowhere"""
+    memory: int = 1024
+    """memory for the features of one image encoder [MB]; 0 keeps nothing"""
     hash: str = "auto"
     """xxh3 (fast), blake2b (clients do not trust each other), auto: blake2b off loopback"""
 
@@ -86,7 +85,7 @@ class ServeConfig:
     """open connections"""
     read_timeout: float = 30.0
     """seconds for a request to arrive whole"""
-    cache: CacheConfig = field(default_factory=CacheConfig)
+    cache: ServerCacheConfig = field(default_factory=ServerCacheConfig)
     ring: RingConfig = field(default_factory=RingConfig)
 
 
@@ -152,10 +151,10 @@ def _core(
     from embodied_reward.scoring import FeatureCache, Limits, ScoringCore
 
     cache = None
-    if config.cache.memory_mb:
+    if config.cache.memory:
         automatic = "blake2b" if secret else "xxh3"
         cache = FeatureCache(
-            capacity_bytes=config.cache.memory_mb << 20,
+            capacity_bytes=config.cache.memory << 20,
             folder=config.cache.folder,
             hash=automatic if config.cache.hash == "auto" else config.cache.hash,
         )
