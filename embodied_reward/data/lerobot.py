@@ -7,6 +7,7 @@ decoder does. Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 import io
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embodied_reward.data import subtasks
+from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.layout import Decisions, Fact, Layout, refuse_options
+from embodied_reward.data.formats.picture import reorient
 from embodied_reward.data.schema import SUCCESS, view_name
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
@@ -28,21 +32,20 @@ _TIMESTAMP_TOLERANCE = 1e-4  # [s], LeRobot's own
 class LeRobotSource:
     """One LeRobot v3 dataset on the local disk.
 
-    Attributes:
-        root: its folder.
-        features: LeRobot's feature declarations.
-        fps: rows per second [Hz].
-        view_keys: view name -> feature key, colour cameras only.
-        lengths: rows of each episode.
-        tasks: the task of each episode in words.
+    Attributes as `Source`; `view_keys` has colour cameras only. Pictures are upright RGB unless
+    `layout` says otherwise, as it must for some conversions of LIBERO.
 
     Raises:
         DatasetError: a missing, corrupt or truncated file, another codebase version, or no
             episodes.
     """
 
-    def __init__(self, root: Path) -> None:
+    kind = "LeRobot v3"
+
+    def __init__(self, root: Path, layout: Layout | None = None) -> None:
         self.root = root
+        layout = layout or Layout()
+        refuse_options(layout, ("orientation", "colour"), "LeRobot datasets")
         info = _read_info(root)
         self.features: dict[str, dict[str, Any]] = info["features"]
         self.fps = float(info["fps"])
@@ -53,6 +56,12 @@ class LeRobotSource:
         self._rows = _read_episodes(root, info.get("total_episodes"))
         self.lengths = [int(row["length"]) for row in self._rows]
         self.tasks = [_first(row.get("tasks")) for row in self._rows]
+        self.notes: list[str] = []
+        self.info: dict[str, Any] = {}
+        decisions = Decisions(layout, {}, f"'{root}'")
+        self._orientation = decisions.settle("orientation", "upright")
+        self._colour = decisions.settle("colour", "rgb")
+        self.facts: dict[str, Fact] = {"fps": Fact(self.fps, "recorded")} | decisions.facts
 
     def size(self, view: str) -> tuple[int, int]:
         """Return the declared (height, width) of a view."""
@@ -78,18 +87,39 @@ class LeRobotSource:
 
     def frames(self, index: int, view: str) -> UInt8:
         """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""
-        key = self.view_keys[view]
-        if self.features[key]["dtype"] == "video":
-            return self._video(index, key)
-        images = self._table(index, [key]).column(key).to_pylist()
-        frames = [self._image(item, index, t, view) for t, item in enumerate(images)]
-        for t, frame in enumerate(frames):
-            if frame.shape != frames[0].shape:
-                raise DatasetError(
-                    f"view '{view}' changes its size at {self.where(index)}, frame {t}: "
-                    f"{_size(frames[0])} before, {_size(frame)} there; record each size apart"
-                )
-        return np.stack(frames)
+        height, width = self.size(view)
+        limits.fits(
+            f"view '{view}' of {self.where(index)}",
+            self.lengths[index] * height * width * 3,
+            limits.VIEW,
+        )
+        return np.concatenate(list(self.blocks(index, view)))
+
+    def blocks(self, index: int, view: str) -> Iterator[UInt8]:
+        """Decode one view of one episode in order, a bounded number of frames at a time."""
+        key, (height, width) = self.view_keys[view], self.size(view)
+        rows = max(1, limits.BLOCK // max(1, height * width * 3))
+        video = self.features[key]["dtype"] == "video"
+        decode = self._videos if video else self._images
+        for block in decode(index, key, rows):
+            frames = reorient(block, self._orientation)
+            yield np.ascontiguousarray(frames[..., ::-1] if self._colour == "bgr" else frames)
+
+    def _images(self, index: int, key: str, rows: int) -> Iterator[UInt8]:
+        view, column = view_name(key), self._table(index, [key]).column(key)
+        shape: tuple[int, ...] | None = None
+        for start in range(0, len(column), rows):
+            items = column.slice(start, rows).to_pylist()
+            frames = [self._image(item, index, start + t, view) for t, item in enumerate(items)]
+            for t, frame in enumerate(frames):
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise DatasetError(
+                        f"view '{view}' changes its size at {self.where(index)}, frame "
+                        f"{start + t}: {_size(shape)} before, {_size(frame.shape)} there; "
+                        "record each size apart"
+                    )
+            yield np.stack(frames)
 
     def keyframes(self, index: int) -> Int64 | None:
         """Return an episode's annotated sub-task boundaries; None if there are none."""
@@ -143,7 +173,12 @@ class LeRobotSource:
                 f"in '{self._data_file(index)}'; delete the episode or copy the dataset again"
             ) from error
 
-    def _video(self, index: int, key: str) -> UInt8:
+    def _videos(self, index: int, key: str, rows: int) -> Iterator[UInt8]:
+        times = self.column(index, "timestamp")[:, 0]
+        for start in range(0, len(times), rows):
+            yield self._video(index, key, times[start : start + rows])
+
+    def _video(self, index: int, key: str, times: npt.NDArray[Any]) -> UInt8:
         from av.error import FFmpegError
         from lerobot.datasets.video_utils import decode_video_frames
 
@@ -152,7 +187,7 @@ class LeRobotSource:
         path = self.root / self._video_path.format(
             video_key=key, chunk_index=chunk, file_index=file
         )
-        times = self.column(index, "timestamp")[:, 0] + row[f"videos/{key}/from_timestamp"]
+        times = times + row[f"videos/{key}/from_timestamp"]
         try:
             frames = decode_video_frames(
                 path, times.tolist(), _TIMESTAMP_TOLERANCE, "pyav", return_uint8=True
@@ -176,8 +211,7 @@ def _read_info(root: Path) -> dict[str, Any]:
     if not version.startswith("v3."):
         raise DatasetError(
             f"'{root}' has LeRobot codebase version {version}, v3.x is needed; convert it with "
-            "'python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id=USER/NAME "
-            f"--root={root}'"
+            f"'er data convert --input={root} --output={root}-v3 --format=lerobot'"
         )
     if absent:
         raise DatasetError(f"'{path}' lacks {', '.join(absent)}; copy the dataset again")
@@ -238,8 +272,8 @@ def _first(tasks: Any) -> str:
     return str(tasks[0]) if isinstance(tasks, list) and tasks else str(tasks or "")
 
 
-def _size(frame: UInt8) -> str:
-    return f"{frame.shape[0]}x{frame.shape[1]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"
 
 
 def _line(error: Exception) -> str:
