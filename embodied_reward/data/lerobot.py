@@ -18,7 +18,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embodied_reward.data import subtasks
+from embodied_reward.data import staging, subtasks
 from embodied_reward.data.formats import limits
 from embodied_reward.data.formats.layout import Decisions, Fact, Layout, refuse_options
 from embodied_reward.data.formats.picture import reorient
@@ -57,7 +57,7 @@ class LeRobotSource:
         self.lengths = [int(row["length"]) for row in self._rows]
         self.tasks = [_first(row.get("tasks")) for row in self._rows]
         self.notes: list[str] = []
-        self.info: dict[str, Any] = {}
+        self.info = _recorded_info(root)
         decisions = Decisions(layout, {}, f"'{root}'")
         self._orientation = decisions.settle("orientation", "upright")
         self._colour = decisions.settle("colour", "rgb")
@@ -216,6 +216,12 @@ def _read_info(root: Path) -> dict[str, Any]:
     if absent:
         raise DatasetError(f"'{path}' lacks {', '.join(absent)}; copy the dataset again")
     return info
+
+
+def _recorded_info(root: Path) -> dict[str, Any]:
+    """Return what our recorder or converter noted about the dataset."""
+    found = staging.read_header(root).get("info") if staging.is_recording(root) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _read_episodes(root: Path, declared: int | None) -> list[dict[str, Any]]:

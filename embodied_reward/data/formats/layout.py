@@ -14,6 +14,10 @@ from typing import Any, Literal, get_args, get_type_hints
 from embodied_reward.errors import DatasetError
 
 Orientation = Literal["auto", "upright", "flipped", "rotated", "mirrored"]
+Colour = Literal["auto", "rgb", "bgr"]
+ValueRange = Literal["auto", "byte", "unit"]
+Axes = Literal["auto", "hwc", "chw"]
+MissingChunks = Literal["refuse", "fill"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,11 @@ class Layout:
     orientation: Orientation = "auto"
     """how pictures lie in the file: upright, flipped (first row is the bottom), rotated (by
     180 degrees) or mirrored (left is right)"""
-    colour: Literal["auto", "rgb", "bgr"] = "auto"
+    colour: Colour = "auto"
     """order of the colour channels in the file"""
-    value_range: Literal["auto", "byte", "unit"] = "auto"
+    value_range: ValueRange = "auto"
     """range of pictures in the file: byte is 0 to 255 in any type, unit is floats in 0 to 1"""
-    axes: Literal["auto", "hwc", "chw"] = "auto"
+    axes: Axes = "auto"
     """order of a picture's axes in the file"""
     fps: float | None = None
     """rows per second [Hz]"""
@@ -37,7 +41,7 @@ class Layout:
     """stored arrays that make up observation.state, in this order"""
     environment_state: tuple[str, ...] = ()
     """stored arrays that make up observation.environment_state, in this order"""
-    missing_chunks: Literal["refuse", "fill"] = "refuse"
+    missing_chunks: MissingChunks = "refuse"
     """zarr: whether chunks that are not in the store are an error or mean the fill value"""
 
 
@@ -68,6 +72,12 @@ class Decisions:
         """Return what the caller gave for `name`, or None."""
         value = getattr(self._layout, name)
         return None if value in ("auto", ()) else value
+
+    def known(self, name: str) -> Any:
+        """Return what the caller gave or the dataset records for `name`, or None."""
+        if self.given(name) is None and name in self._recorded:
+            return self._accepted(name, self._recorded[name])
+        return self.given(name)
 
     def settle(self, name: str, otherwise: Any, origin: str = "assumed") -> Any:
         """Return the value of `name`: given, else recorded, else `otherwise`.

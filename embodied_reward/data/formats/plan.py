@@ -125,7 +125,7 @@ def _views(
     stored: Mapping[str, Stored], rules: Rules, decisions: Decisions, where: str
 ) -> tuple[dict[str, Picture], dict[str, str]]:
     found: dict[str, Picture] = {}
-    wanted = decisions.given("axes")
+    wanted = decisions.known("axes")
     for name, array in stored.items():
         axes = find_axes(array.shape, array.dtype, wanted)
         if axes is None or name in rules.renames:

@@ -127,8 +127,8 @@ class ArraySource(ABC):
             return {}
         summary = ", ".join(sorted(set(seen.values())))
         decisions.settle("value_range", summary, "detected")
-        given = decisions.given("value_range")
-        return {v: replace(p, value_range=given or seen[v]) for v, p in views.items()}
+        known = decisions.known("value_range")
+        return {v: replace(p, value_range=known or seen[v]) for v, p in views.items()}
 
     def _range(self, picture: Picture) -> str:
         count = len(self.lengths)

@@ -41,10 +41,8 @@ class GuardedStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return a file's content, or None if there is none. Raises DatasetError."""
-        if key.rsplit("/", 1)[-1] in _METADATA:
-            data = self._metadata(key)
-        else:
-            data = self._chunk(key)
+        metadata = key.rsplit("/", 1)[-1] in _METADATA
+        data = self._metadata(key) if metadata else self._chunk(key)
         return None if data is None else prototype.buffer.from_bytes(_part(data, byte_range))
 
     def _metadata(self, key: str) -> bytes | None:
