@@ -59,7 +59,7 @@ class Conversion:
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | Source,
     output: str | Path,
     target: Target,
     *,
@@ -72,7 +72,7 @@ def convert(
     """Convert the dataset at `source` into a new one at `output`.
 
     Args:
-        source: any dataset that `open_dataset` reads, or a LeRobot v2.1 folder.
+        source: any dataset that `open_dataset` reads, a LeRobot v2.1 folder, or a `Source`.
         output: where the dataset goes; must not exist. zarr: a name ending in `.zip` is packed.
         target: the format to write.
         layout: what the source does not say by itself.
@@ -85,7 +85,7 @@ def convert(
         DatasetError: the output exists, the source cannot be read, or the result differs.
         MissingDependencyError: a format's package is not installed.
     """
-    source, output = Path(source), Path(output)
+    output = Path(output)
     with _workplace(output) as folder:
         reader = _open(source, folder, layout, views)
         started = progress or (lambda _: _silent)
@@ -124,10 +124,15 @@ def _workplace(output: Path) -> Iterator[Path]:
         lock.close()
 
 
-def _open(source: Path, folder: Path, layout: Layout | None, views: tuple[str, ...]) -> Source:
-    if legacy.is_legacy(source):
-        source = legacy.upgrade(source, folder / "upgraded")
-    reader = open_source(source, layout)
+def _open(
+    source: str | Path | Source, folder: Path, layout: Layout | None, views: tuple[str, ...]
+) -> Source:
+    if isinstance(source, str | Path):
+        if legacy.is_legacy(Path(source)):
+            source = legacy.upgrade(Path(source), folder / "upgraded")
+        reader = open_source(source, layout)
+    else:
+        reader = source
     for view in views:
         if view not in reader.view_keys:
             known = ", ".join(reader.view_keys) or "none"
@@ -154,6 +159,12 @@ def _write(
     except OSError as error:
         raise DatasetError(
             f"could not write '{output}' ({error}); free space and run the command again"
+        ) from error
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DatasetError(
+            f"the {target} writer refuses '{reader.root}' ({type(error).__name__}: {line}); "
+            "convert to another format, or leave out the column that it names"
         ) from error
     return place
 

@@ -110,41 +110,42 @@ def make_plan(
     Raises:
         DatasetError: a name that is not stored, or a record that contradicts the file.
     """
-    views, skipped = _views(stored, rules, decisions, where)
+    views = _views(stored, rules, decisions, record, where)
     rest = {n: s for n, s in stored.items() if n not in {p.name for p in views.values()}}
-    numeric = {n: s for n, s in rest.items() if _is_numeric(s)}
-    skipped |= {n: "no colour picture" for n in rest if n not in numeric}
     if record.get("numbers"):
-        numbers = _recorded(numeric, record["numbers"], decisions, where)
-    else:
-        numbers = _guessed(numeric, rules, decisions, where)
-    return Plan(views, numbers, skipped)
+        return Plan(views, _recorded(rest, record["numbers"], decisions, where), {})
+    numeric = {n: s for n, s in rest.items() if _is_numeric(s)}
+    skipped = {n: "no colour picture" for n in rest if n not in numeric}
+    return Plan(views, _guessed(numeric, rules, decisions, where), skipped)
 
 
 def _views(
-    stored: Mapping[str, Stored], rules: Rules, decisions: Decisions, where: str
-) -> tuple[dict[str, Picture], dict[str, str]]:
+    stored: Mapping[str, Stored],
+    rules: Rules,
+    decisions: Decisions,
+    record: Mapping[str, Any],
+    where: str,
+) -> dict[str, Picture]:
+    noted, wanted = record.get("views"), decisions.known("axes")
     found: dict[str, Picture] = {}
-    wanted = decisions.known("axes")
     for name, array in stored.items():
         axes = find_axes(array.shape, array.dtype, wanted)
-        if axes is None or name in rules.renames:
+        if axes is None or name in rules.renames or (noted and name not in noted):
             continue
         view = _short(name)
         if view in found:
             raise DatasetError(f"{where} has two arrays for view '{view}': rename one of them")
         found[view] = Picture(name, sides(array.shape, axes, f"'{name}' of {where}"), axes)
     if not found:
-        return {}, {}
-    axes = ", ".join(sorted({p.axes for p in found.values()}))
-    decisions.settle("axes", axes, "detected")
+        return {}
+    decisions.settle("axes", ", ".join(sorted({p.axes for p in found.values()})), "detected")
     how = {
         "orientation": decisions.settle(
             "orientation", rules.orientation.value, rules.orientation.origin
         ),
         "colour": decisions.settle("colour", "rgb"),
     }
-    return {v: Picture(p.name, p.size, p.axes, **how) for v, p in found.items()}, {}
+    return {v: Picture(p.name, p.size, p.axes, **how) for v, p in found.items()}
 
 
 def _short(name: str) -> str:
@@ -154,8 +155,9 @@ def _short(name: str) -> str:
 
 
 def _is_numeric(array: Stored) -> bool:
-    # A row of more numbers is a depth map, a point cloud or a feature volume.
-    return array.dtype.kind in "biuf" and 0 < int(np.prod(array.shape, dtype=np.int64)) <= 4096
+    # A larger row is a depth map, a point cloud or a feature volume.
+    small = len(array.shape) < 3 and 0 < int(np.prod(array.shape, dtype=np.int64)) <= 4096
+    return array.dtype.kind in "biuf" and small
 
 
 def _guessed(

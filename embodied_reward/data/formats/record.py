@@ -12,12 +12,18 @@ SIM_STATE = "observation.sim_state"  # MuJoCo's flattened state, from which robo
 
 
 def make_record(
-    columns: Mapping[str, list[str]], *, fps: float, robot_type: str, info: Mapping[str, Any]
+    columns: Mapping[str, list[str]],
+    views: list[str],
+    *,
+    fps: float,
+    robot_type: str,
+    info: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the record of a file whose pictures are upright RGB bytes, channels last.
 
     Args:
         columns: LeRobot key -> the stored arrays that make it up.
+        views: stored arrays that are pictures.
         fps: rows per second [Hz].
         robot_type: LeRobot's name of the embodiment.
         info: json-able facts that came with the dataset.
@@ -26,6 +32,7 @@ def make_record(
     return {
         "version": 1,
         "numbers": dict(columns),
+        "views": views,
         "fps": fps,
         "robot_type": robot_type,
         "info": dict(info),

@@ -63,8 +63,9 @@ class RobomimicSource(Hdf5Source):
             check_lengths(self.lengths, path)
             self._stored = arrays_in(hdf5.group(data, names[0]), ("obs",))
             header = _Header(data)
-            default = layout.task or header.task
-            self.tasks = [_task(hdf5.group(data, n), layout.task) or default for n in names]
+            self.tasks = [
+                layout.task or _task(hdf5.group(data, name), header.task) for name in names
+            ]
         self.kind = "LIBERO" if header.libero else self.kind
         self.robot_type, self.info = header.robot_type, {"env_args": header.env_args}
         self._settle(layout, header)
@@ -130,8 +131,9 @@ def _length(demo: "h5py.Group") -> int:
     return int(rows)
 
 
-def _task(demo: "h5py.Group", given: str | None) -> str:
-    return given or _words(hdf5.document(demo, "ep_meta").get("lang"))
+def _task(demo: "h5py.Group", default: str) -> str:
+    words = hdf5.document(demo, "ep_meta").get("lang")
+    return words if isinstance(words, str) else default
 
 
 def _rate(value: Any) -> float | None:

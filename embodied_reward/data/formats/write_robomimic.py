@@ -70,7 +70,11 @@ def write_robomimic(source: Source, place: Path, progress: Callable[[int, int], 
         data.attrs["env_args"] = json.dumps(_env_args(source))
         columns = {key: [p.name for p in group] for key, group in parts.items()}
         noted = record.make_record(
-            columns, fps=source.fps, robot_type=source.robot_type, info=source.info
+            columns,
+            list(views.values()),
+            fps=source.fps,
+            robot_type=source.robot_type,
+            info=source.info,
         )
         data.attrs[record.NAME] = json.dumps(noted)
 

@@ -65,7 +65,11 @@ def write_zarr(source: Source, place: Path, progress: Callable[[int, int], None]
     _add(meta, "task_index", np.array([tasks.index(t) for t in source.tasks], np.int64))
     columns = {key: [p.name for p in group] for key, group in parts.items()}
     noted = record.make_record(
-        columns, fps=source.fps, robot_type=source.robot_type, info=source.info
+        columns,
+        list(views.values()),
+        fps=source.fps,
+        robot_type=source.robot_type,
+        info=source.info,
     )
     root.attrs[record.NAME] = noted | {"tasks": tasks}
 
