@@ -8,6 +8,8 @@ import av
 import h5py
 import numcodecs
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import zarr
 
 LZ4 = numcodecs.Blosc("lz4", clevel=5, shuffle=numcodecs.Blosc.NOSHUFFLE)
@@ -215,6 +217,11 @@ def write_mp4(path, frames, fps=10):
     return path
 
 
+def read_mp4(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
 def videos(root, lengths=(6, 9), views=("top", "wrist"), manifest=True, fps=10):
     """A folder of mp4 files, with a manifest that says who filmed what."""
     episodes = []
@@ -227,3 +234,86 @@ def videos(root, lengths=(6, 9), views=("top", "wrist"), manifest=True, fps=10):
     if manifest:
         (root / "manifest.json").write_text(json.dumps({"fps": fps, "episodes": episodes}))
     return root
+
+
+def lerobot_v21(root, lengths=(6, 9), fps=10, video=True):
+    """LeRobot of early 2025: a parquet and an mp4 per episode, metadata in JSON lines."""
+    (root / "meta").mkdir(parents=True)
+    key = "observation.images.top"
+    features = {
+        "action": {"dtype": "float32", "shape": [2], "names": None},
+        "observation.state": {"dtype": "float32", "shape": [2], "names": None},
+    }
+    counters = ("frame_index", "episode_index", "index", "task_index")
+    features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in counters}
+    features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+    if video:
+        features[key] = {
+            "dtype": "video",
+            "shape": [32, 48, 3],
+            "names": ["height", "width", "channels"],
+            "info": {"video.fps": float(fps), "video.codec": "h264", "video.channels": 3},
+        }
+    lines, stats, first = [], [], 0
+    for i, length in enumerate(lengths):
+        rows = {
+            "action": [[float(i), float(t)] for t in range(length)],
+            "observation.state": [[-float(i), t / 10] for t in range(length)],
+            "timestamp": np.arange(length, dtype=np.float32) / fps,
+            "frame_index": np.arange(length),
+            "episode_index": np.full(length, i),
+            "index": first + np.arange(length),
+            "task_index": np.full(length, i),
+        }
+        place = root / "data" / "chunk-000" / f"episode_{i:06d}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        vectors = pa.list_(pa.float32())
+        types = {"action": vectors, "observation.state": vectors}
+        columns = {k: pa.array(v, type=types.get(k)) for k, v in rows.items()}
+        pq.write_table(pa.table(columns), place)
+        name = f"videos/chunk-000/{key}/episode_{i:06d}.mp4"
+        if video:
+            write_mp4(root / name, bars(length, (60, 90, 200)), fps)
+        lines.append({"episode_index": i, "tasks": [f"task {i}"], "length": length})
+        stats.append({"episode_index": i, "stats": _stats(rows, length, video and key)})
+        first += length
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "arm",
+        "total_episodes": len(lengths),
+        "total_frames": sum(lengths),
+        "total_tasks": len(lengths),
+        "total_videos": len(lengths) * video,
+        "total_chunks": 1,
+        "chunks_size": 1000,
+        "fps": fps,
+        "splits": {"train": f"0:{len(lengths)}"},
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
+        if video
+        else None,
+        "features": features,
+    }
+    (root / "meta" / "info.json").write_text(json.dumps(info))
+    tasks = [{"task_index": i, "task": f"task {i}"} for i in range(len(lengths))]
+    for name, rows in (("episodes", lines), ("episodes_stats", stats), ("tasks", tasks)):
+        text = "\n".join(json.dumps(row) for row in rows) + "\n"
+        (root / "meta" / f"{name}.jsonl").write_text(text)
+    return root
+
+
+def _stats(rows, length, key):
+    found = {}
+    for name, values in rows.items():
+        array = np.asarray(values, np.float64).reshape(length, -1)
+        found[name] = {
+            "min": array.min(0).tolist(),
+            "max": array.max(0).tolist(),
+            "mean": array.mean(0).tolist(),
+            "std": array.std(0).tolist(),
+            "count": [length],
+        }
+    if key:
+        channel = [[[0.5]], [[0.5]], [[0.5]]]
+        found[key] = dict.fromkeys(("min", "max", "mean", "std"), channel) | {"count": [length]}
+    return found

@@ -71,7 +71,7 @@ def _target(config: ConvertConfig) -> "Target":
 def _report(result: "Conversion") -> None:
     print(f"{result.episodes} episodes, {result.frames} frames: {result.path}")
     if result.picture_error is None:
-        print("not compared with the source (--verify=false)")
+        print("not compared with the source")
     elif result.picture_error > 0:
         print(
             f"numbers equal the source; video codec: worst frame {result.picture_error:.1f} of 255 "

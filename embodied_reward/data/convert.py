@@ -48,7 +48,7 @@ class Conversion:
         frames: number of rows.
         left_out: keys that the target cannot hold or that are not read.
         picture_error: largest mean absolute error of a frame, of 255; 0 where pictures are
-            lossless, None where nothing was compared.
+            lossless, None where nothing was compared (LeRobot's own upgrade is only decoded).
     """
 
     path: Path
@@ -86,14 +86,24 @@ def convert(
         MissingDependencyError: a format's package is not installed.
     """
     output = Path(output)
+    started = progress or (lambda _: _silent)
     with _workplace(output) as folder:
         reader = _open(source, folder, layout, views)
-        started = progress or (lambda _: _silent)
-        place = _write(reader, folder, output, target, storage, started("writing"))
+        upgraded = reader.root.parent == folder and target == "lerobot"
+        if upgraded and not views and layout in (None, Layout()) and storage == "auto":
+            place = reader.root  # as LeRobot wrote it: its videos were not encoded again
+        else:
+            place = _write(reader, folder, output, target, storage, started("writing"))
         error = _verify(reader, place, started("comparing")) if verify else None
+        found = Conversion(
+            output,
+            len(reader.lengths),
+            sum(reader.lengths),
+            () if place == reader.root else (*left_out(reader), *_sidecars(reader)),
+            None if place == reader.root else error,
+        )
         _publish(place, output)
-    lost = (*left_out(reader), *(key for key in _sidecars(reader, target)))
-    return Conversion(output, len(reader.lengths), sum(reader.lengths), lost, error)
+    return found
 
 
 @contextmanager
@@ -194,7 +204,7 @@ def _compare_numbers(reader: Source, written: Source, index: int) -> None:
 
 def _compare_pictures(reader: Source, written: Source, index: int, view: str) -> float:
     key = written.view_keys[view]
-    lossless = reader.size(view) == written.size(view) and written.features[key]["dtype"] == "image"
+    lossless = written.features[key]["dtype"] == "image"
     limit, worst = 0.0 if lossless else _VIDEO_ERROR, 0.0
     pairs = zip(frames_of(reader, index, view), frames_of(written, index, view), strict=True)
     try:
@@ -215,8 +225,8 @@ def _publish(place: Path, output: Path) -> None:
     fsync(output.absolute().parent)
 
 
-def _sidecars(reader: Source, target: Target) -> list[str]:
-    """Sub-task boundaries live in LeRobot's metadata and have no place in any other format."""
+def _sidecars(reader: Source) -> list[str]:
+    """Sub-task boundaries in LeRobot's metadata have no place among the columns."""
     marked = any(reader.keyframes(i) is not None for i in range(len(reader.lengths)))
     return ["sub-task boundaries"] if marked else []
 
