@@ -278,7 +278,7 @@ def _unfinished(root: Path, count: int) -> str:
 
 def _found(root: Path) -> str:
     if root.is_file():
-        return f"a file '{root.name}' (datasets are folders, HDF5 files or zips of zarr stores)"
+        return f"a file '{root.name}'; pass a folder, an HDF5 file or a zip of a zarr store"
     names = sorted(p.name for p in root.iterdir())
     if {".zgroup", "zarr.json"} & set(names):
         return "a zarr store without meta/episode_ends, which replay buffers have"

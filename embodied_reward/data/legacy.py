@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from embodied_reward.data import schema
 from embodied_reward.errors import DatasetError
@@ -59,11 +60,34 @@ def _check_files(root: Path) -> None:
                 f"'{root / name}' is missing{hint if name == _STATS else ''}; "
                 "copy the dataset again from its source"
             )
+    _check_tasks(root)
     for path in root.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise DatasetError(
                 f"'{path}' is a link out of the dataset and is not followed; copy the file"
             )
+
+
+def _check_tasks(root: Path) -> None:
+    """LeRobot's converter takes a task list that was cut as it is."""
+    listed = {line.get("task") for line in _json_lines(root / "meta" / "tasks.jsonl")}
+    for line in _json_lines(root / "meta" / "episodes.jsonl"):
+        for task in line.get("tasks") or []:
+            if task not in listed:
+                raise DatasetError(
+                    f"'{root}/meta/tasks.jsonl' lacks the task '{task}' of episode "
+                    f"{line.get('episode_index')}; copy the dataset again from its source"
+                )
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"'{path}' is truncated or damaged ({error}); copy the dataset again from its source"
+        ) from error
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def _link(source: str, target: str) -> str:

@@ -20,12 +20,19 @@ import pyarrow.parquet as pq
 
 from embodied_reward.data import staging, subtasks
 from embodied_reward.data.formats import limits
-from embodied_reward.data.formats.layout import Decisions, Fact, Layout, refuse_options
+from embodied_reward.data.formats.layout import (
+    Decisions,
+    Fact,
+    Layout,
+    check_fps,
+    refuse_options,
+)
 from embodied_reward.data.formats.picture import reorient
 from embodied_reward.data.schema import SUCCESS, view_name
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
 
+_TOO_LARGE = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, DatasetError)
 _TIMESTAMP_TOLERANCE = 1e-4  # [s], LeRobot's own
 
 
@@ -165,13 +172,20 @@ class LeRobotSource:
     def _image(self, item: Any, index: int, t: int, view: str) -> UInt8:
         try:
             data = item["bytes"]
-            with PIL.Image.open(io.BytesIO(data) if data else self.root / item["path"]) as image:
+            with PIL.Image.open(io.BytesIO(data) if data else self._inside(item["path"])) as image:
+                limits.fits("the picture", image.width * image.height * 3, limits.MODEST)
                 return np.asarray(image.convert("RGB"))
-        except (OSError, TypeError, KeyError, SyntaxError) as error:
+        except (OSError, TypeError, KeyError, ValueError, SyntaxError, *_TOO_LARGE) as error:
             raise DatasetError(
                 f"view '{view}' of {self.where(index)}, frame {t} is missing or corrupt ({error}) "
                 f"in '{self._data_file(index)}'; delete the episode or copy the dataset again"
             ) from error
+
+    def _inside(self, path: str) -> Path:
+        place = self.root / path
+        if not place.resolve().is_relative_to(self.root.resolve()):
+            raise ValueError(f"'{path}' lies outside the dataset")
+        return place
 
     def _videos(self, index: int, key: str, rows: int) -> Iterator[UInt8]:
         times = self.column(index, "timestamp")[:, 0]
@@ -206,8 +220,10 @@ def _read_info(root: Path) -> dict[str, Any]:
         info = json.loads(path.read_text())
         version = str(info["codebase_version"])
         absent = [key for key in ("features", "fps", "data_path") if key not in info]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"'{path}' is missing, truncated or incomplete: {error!r}") from error
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DatasetError(
+            f"'{path}' is missing, truncated or incomplete ({error!r}); copy the dataset again"
+        ) from error
     if not version.startswith("v3."):
         raise DatasetError(
             f"'{root}' has LeRobot codebase version {version}, v3.x is needed; convert it with "
@@ -215,7 +231,43 @@ def _read_info(root: Path) -> dict[str, Any]:
         )
     if absent:
         raise DatasetError(f"'{path}' lacks {', '.join(absent)}; copy the dataset again")
+    _check_info(info, f"'{path}'")
     return info
+
+
+def _check_info(info: dict[str, Any], where: str) -> None:
+    """Refuse declarations that would fail far from here, or lead out of the dataset."""
+    if check_fps(info["fps"], f"'fps' in {where}") is None:
+        raise DatasetError(f"'fps' in {where} is null; give the recording's rate there")
+    features = info["features"]
+    if not isinstance(features, dict):
+        raise DatasetError(f"'features' in {where} is no mapping; copy the dataset again")
+    for key, feature in features.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        whole = isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if not whole or not isinstance(feature.get("dtype"), str):
+            raise DatasetError(
+                f"'{key}' in {where} declares no type or shape; copy the dataset again"
+            )
+        if _is_camera(feature) and (len(shape) != 3 or 0 in shape or max(shape) > limits.SIDE):
+            raise DatasetError(
+                f"'{key}' in {where} declares pictures of shape {list(shape)}; copy the dataset "
+                "again"
+            )
+    for name in ("data_path", "video_path"):
+        _check_template(info.get(name) or "", name, where)
+
+
+def _check_template(template: Any, name: str, where: str) -> None:
+    try:
+        shown = template.format(chunk_index=0, file_index=0, video_key="view")
+    except (AttributeError, KeyError, IndexError, ValueError):
+        shown = None
+    if shown is None or ".." in Path(shown).parts or Path(shown).is_absolute():
+        raise DatasetError(
+            f"'{name}' in {where} is {template!r}, which names no files of the dataset; "
+            "copy the dataset again"
+        )
 
 
 def _recorded_info(root: Path) -> dict[str, Any]:
@@ -234,7 +286,7 @@ def _read_episodes(root: Path, declared: int | None) -> list[dict[str, Any]]:
     if declared is not None and declared != len(rows):
         raise DatasetError(
             f"'{root}/meta/info.json' declares {declared} episodes, meta/episodes lists "
-            f"{len(rows)}; a file is missing or the recording was not finalised"
+            f"{len(rows)}; a file is missing or the recording was not finalised: copy it again"
         )
     return sorted(rows, key=lambda row: row["episode_index"])
 

@@ -149,14 +149,14 @@ def check_arrays(folder, made, steps):
             assert list(back.features[key]["names"]) == feature["names"]
 
 
-@settings(LIMITS, max_examples=12)
+@settings(LIMITS, max_examples=8)
 @given(made=sources())
 def test_zarr_and_robomimic_round_trips(tmp_path, made):
     check_arrays(tmp_path, made, "dhz")
 
 
 # LeRobot's statistics fail on episodes of one row with columns of several axes.
-@settings(LIMITS, max_examples=4)
+@settings(LIMITS, max_examples=3)
 @given(made=sources(shortest=2))
 def test_round_trips_through_lerobot(tmp_path, made):
     check_arrays(tmp_path, made, "lzl")

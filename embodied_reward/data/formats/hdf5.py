@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.inflate import deflated_size
 from embodied_reward.errors import DatasetError, MissingDependencyError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def opened(path: Path) -> Iterator["h5py.File"]:
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, zlib.error) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, EOFError, zlib.error) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DatasetError(
             f"HDF5 file '{path}' is truncated or damaged ({line}); {_AGAIN}"
@@ -82,7 +83,9 @@ def group(parent: "h5py.Group", name: str) -> "h5py.Group":
 
     found = child(parent, name)
     if not isinstance(found, h5py.Group):
-        raise DatasetError(f"'{name}' in '{parent.file.filename}' is an array, not a group")
+        raise DatasetError(
+            f"'{name}' in '{parent.file.filename}' is an array, not a group; {_AGAIN}"
+        )
     return found
 
 
@@ -93,7 +96,7 @@ def dataset(parent: "h5py.Group", name: str) -> "h5py.Dataset":
     found = child(parent, name)
     where = f"'{parent.name.rstrip('/')}/{name}' in '{parent.file.filename}'"
     if not isinstance(found, h5py.Dataset):
-        raise DatasetError(f"{where} is a group, not an array")
+        raise DatasetError(f"{where} is a group, not an array; {_AGAIN}")
     _check_type(found, where)
     _check_storage(found, where)
     return found
@@ -106,7 +109,10 @@ def _check_type(array: "h5py.Dataset", where: str) -> None:
             "objects or strings: store numbers"
         )
     if array.shape is None or array.ndim == 0 or array.ndim > 8:
-        raise DatasetError(f"{where} has shape {array.shape}; rows of an episode come first")
+        raise DatasetError(
+            f"{where} has shape {array.shape}; store one row per step along the first of at most "
+            "8 axes"
+        )
     if array.external or array.is_virtual:
         raise DatasetError(
             f"{where} keeps its data in another file, which is not followed; "
@@ -155,8 +161,7 @@ def _check_inflation(array: "h5py.Dataset", where: str) -> None:
         mask, data = array.id.read_direct_chunk(offset)
         if mask:
             continue  # stored without (some) filters
-        stream = zlib.decompressobj()
-        if len(stream.decompress(data, declared + 1)) > declared:
+        if deflated_size(data, declared) > declared:
             raise DatasetError(
                 f"a chunk of {where} inflates to more than the {limits.size(declared)} it "
                 f"declares; it is a decompression bomb: {_AGAIN}"
@@ -171,7 +176,8 @@ def text(owner: "h5py.Group", name: str) -> str | None:
     value = value.decode(errors="replace") if isinstance(value, bytes) else value
     if not isinstance(value, str):
         raise DatasetError(
-            f"attribute '{name}' of '{owner.name}' in '{owner.file.filename}' is not text"
+            f"attribute '{name}' of '{owner.name}' in '{owner.file.filename}' is {value!r}, "
+            f"which is not text; {_AGAIN}"
         )
     return value
 
@@ -199,7 +205,7 @@ def integer(owner: "h5py.Group", name: str) -> int | None:
     except (TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f"attribute '{name}' of '{owner.name}' in '{owner.file.filename}' is {value!r}, "
-            "not a whole number"
+            f"not a whole number; {_AGAIN}"
         ) from error
 
 

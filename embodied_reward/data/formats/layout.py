@@ -66,7 +66,7 @@ class Decisions:
         self._layout, self._where = layout, where
         self._recorded = {k: v for k, v in recorded.items() if v is not None}
         self.facts: dict[str, Fact] = {}
-        _check_fps(layout.fps, "--layout.fps")
+        check_fps(layout.fps, "--layout.fps")
 
     def given(self, name: str) -> Any:
         """Return what the caller gave for `name`, or None."""
@@ -96,7 +96,7 @@ class Decisions:
 
     def _accepted(self, name: str, value: Any) -> Any:
         if name == "fps":
-            return _check_fps(value, f"the frame rate that {self._where} records")
+            return check_fps(value, f"the frame rate that {self._where} records")
         choices = get_args(get_type_hints(Layout)[name])
         if value not in choices:
             raise DatasetError(
@@ -116,7 +116,8 @@ def refuse_options(layout: Layout, names: tuple[str, ...], where: str) -> None:
             )
 
 
-def _check_fps(value: Any, what: str) -> float | None:
+def check_fps(value: Any, what: str) -> float | None:
+    """Return a frame rate as float, None unchanged. Raises DatasetError if it is none."""
     if value is None:
         return None
     number = float(value) if isinstance(value, int | float) else math.nan

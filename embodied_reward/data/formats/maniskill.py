@@ -77,7 +77,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"'{path}' is truncated or damaged ({error}); get it again from its source"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("episodes"), list):
-        raise DatasetError(f"'{path}' is not ManiSkill's: it lists no 'episodes'")
+        raise DatasetError(
+            f"'{path}' lists no 'episodes'; get the JSON again that was recorded with the HDF5 file"
+        )
     return found
 
 
@@ -94,12 +96,12 @@ def _agree(meta: dict[str, Any], groups: list[str], lengths: list[int], path: Pa
         if name not in known:
             raise DatasetError(
                 f"'{path.stem}.json' does not list '{name}' of '{path}'; "
-                "the two files belong to different recordings"
+                "the two files belong to different recordings: get them again together"
             )
         if known[name] is not None and known[name] != length:
             raise DatasetError(
                 f"'{path.stem}.json' lists {known[name]} steps for '{name}', '{path}' has {length} "
-                "actions; the two files belong to different recordings"
+                "actions; the two belong to different recordings: get them again together"
             )
 
 

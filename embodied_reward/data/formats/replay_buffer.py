@@ -58,6 +58,10 @@ class ReplayBufferSource(ArraySource):
         self.lengths = np.diff(self._ends, prepend=0).tolist()
         check_lengths(self.lengths, path)
         stored = {name: self._stored(name) for name in self._store.names("data")}
+        if not stored:
+            raise DatasetError(
+                f"'data' in '{path}' holds no arrays; get the dataset again from its source"
+            )
         noted = self._store.attributes().get(record.NAME)
         noted = noted if isinstance(noted, dict) else {}
         self.tasks = self._read_tasks(noted, layout.task)
@@ -89,11 +93,15 @@ class ReplayBufferSource(ArraySource):
             )
         if header.shape[0] > limits.EPISODES:
             raise DatasetError(
-                f"{where} lists {header.shape[0]} episodes, more than {limits.EPISODES}"
+                f"{where} lists {header.shape[0]} episodes, more than {limits.EPISODES}; the file "
+                "is damaged: get it again from its source"
             )
         ends = self._store.read(_ENDS, 0, header.shape[0])
         if len(ends) and (int(ends.max()) > 2**48 or int(ends[0]) <= 0):
-            raise DatasetError(f"{where} begins with {ends[0]}; each entry is a number of rows")
+            raise DatasetError(
+                f"{where} holds {ends.min()} to {ends.max()}; each entry must be the number of "
+                "rows up to an episode's end: write the buffer again"
+            )
         ends = ends.astype(np.int64)
         if (np.diff(ends) <= 0).any():
             at = int(np.argmax(np.diff(ends) <= 0))

@@ -224,7 +224,9 @@ def check_lengths(lengths: Sequence[int], root: Path) -> None:
     if not lengths:
         raise DatasetError(f"'{root}' holds no episodes; record some or choose another dataset")
     if len(lengths) > limits.EPISODES:
-        raise DatasetError(f"'{root}' lists {len(lengths)} episodes, more than {limits.EPISODES}")
+        raise DatasetError(
+            f"'{root}' lists {len(lengths)} episodes, more than {limits.EPISODES}; split it"
+        )
     for index, length in enumerate(lengths):
         if length <= 0:
             raise DatasetError(

@@ -5,7 +5,6 @@ has none, by inflating it a little at a time. Codecs that rebuild Python objects
 msgpack) are refused by name.
 """
 
-import bz2
 import io
 import lzma
 import zlib
@@ -14,6 +13,7 @@ from collections.abc import Callable
 import PIL.Image
 
 from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.inflate import bz2_size, deflated_size, lzma_size
 from embodied_reward.data.formats.jpegxl import jpegxl_size
 from embodied_reward.errors import DatasetError
 
@@ -21,12 +21,18 @@ from embodied_reward.errors import DatasetError
 FILTERS = {"delta", "shuffle", "fixedscaleoffset", "bytes", "transpose", "crc32c"}
 
 
-def _header(at: int) -> Callable[[bytes, int], int]:
-    def read(data: bytes, limit: int) -> int:
-        del limit
-        return int.from_bytes(data[at : at + 4], "little")
+def _lz4(data: bytes, limit: int) -> int:
+    del limit
+    return int.from_bytes(data[:4], "little")
 
-    return read
+
+def _blosc(data: bytes, limit: int) -> int:
+    """Return the size in a Blosc header, which also says how long the chunk must be."""
+    del limit
+    packed = int.from_bytes(data[12:16], "little")
+    if packed != len(data):  # Blosc itself reads past the end of a chunk that is cut
+        raise ValueError(f"{len(data)} of {packed} bytes")
+    return int.from_bytes(data[4:8], "little")
 
 
 def _zstd(data: bytes, limit: int) -> int:
@@ -40,20 +46,6 @@ def _zstd(data: bytes, limit: int) -> int:
         return limit + 1  # unknown size: nobody can promise that it is bounded
     at += (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
     return int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
-
-
-def _deflate(data: bytes, limit: int) -> int:
-    # wbits 47: zlib and gzip headers alike.
-    return len(zlib.decompressobj(wbits=47).decompress(data, limit + 1))
-
-
-def _bz2(data: bytes, limit: int) -> int:
-    return len(bz2.BZ2Decompressor().decompress(data, limit + 1))
-
-
-def _lzma(data: bytes, limit: int) -> int:
-    stream = lzma.LZMADecompressor(memlimit=limits.CHUNK)
-    return len(stream.decompress(data, limit + 1))
 
 
 def _picture(data: bytes, limit: int) -> int:
@@ -70,13 +62,13 @@ def _jpegxl(data: bytes, limit: int) -> int:
 
 # codec -> decoded size of a chunk [byte]; larger than the limit where it cannot be bounded.
 DECODED_SIZE: dict[str, Callable[[bytes, int], int]] = {
-    "blosc": _header(4),
-    "lz4": _header(0),
+    "blosc": _blosc,
+    "lz4": _lz4,
     "zstd": _zstd,
-    "zlib": _deflate,
-    "gzip": _deflate,
-    "bz2": _bz2,
-    "lzma": _lzma,
+    "zlib": deflated_size,
+    "gzip": deflated_size,
+    "bz2": bz2_size,
+    "lzma": lzma_size,
     "imagecodecs_jpegxl": _jpegxl,
     "imagecodecs_jpeg": _picture,
     "imagecodecs_png": _picture,

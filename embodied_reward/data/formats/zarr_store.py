@@ -64,7 +64,15 @@ class ZarrStore:
         inside = list(self.files.folders(f"{self.files.prefix}{group}"))
         if len(inside) > limits.ARRAYS:
             raise DatasetError(f"'{group}' in '{self.path}' has {len(inside)} arrays; {_AGAIN}")
-        return [name for name in inside if self.header_document(f"{group}/{name}")]
+        return [name for name in inside if self._is_array(f"{group}/{name}")]
+
+    def _is_array(self, name: str) -> bool:
+        if self.header_document(name) is not None:
+            return True
+        group = (read_json(self.files, f"{name}/{key}") for key in (".zgroup", "zarr.json"))
+        if any(found is not None for found in group):
+            return False
+        raise DatasetError(f"{self._where(name)} has no metadata (.zarray); {_AGAIN}")
 
     def header_document(self, name: str) -> dict[str, Any] | None:
         """Return the raw metadata of an array, or None if there is no such array."""
