@@ -1,6 +1,5 @@
 """Find out how a dataset's pictures lie by comparing them with one that is known to be upright."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,59 +15,63 @@ from embodied_reward.types import Float64, UInt8
 
 _SIDE = 32  # pixels a side at which pictures are compared; objects may stand elsewhere
 _CLEAR = 0.05  # by how much the best reading's correlation must lead
-
 _ORIENTATIONS = ("upright", "flipped", "rotated", "mirrored")
 
 
 @dataclass(frozen=True)
 class Match:
-    """How well pictures agree with the reference in each reading.
+    """How well pictures, as they are read, agree with an upright RGB one.
 
     Attributes:
-        correlation: (orientation, colour) -> Pearson correlation of the pixels, in [-1, 1]; NaN
-            where a picture has one colour.
+        orientation: what the pictures would be -> Pearson correlation of brightness and colour
+            once that is undone, in [-1, 1]; NaN where a picture is even.
+        colour: `rgb`, `bgr` -> correlation of colour (brightness taken out) in the best
+            orientation; NaN where a picture is grey.
     """
 
-    correlation: dict[tuple[str, str], float]
+    orientation: dict[str, float]
+    colour: dict[str, float]
 
     @property
     def best(self) -> tuple[str, str]:
-        """The (orientation, colour) that agrees best."""
-        return max(self.correlation, key=lambda k: np.nan_to_num(self.correlation[k], nan=-2.0))
+        """The orientation and the colour order that agree best."""
+        return _best(self.orientation), _best(self.colour)
 
     @property
-    def clear(self) -> bool:
-        """Whether the best reading leads enough to be believed."""
-        ranked = sorted(self.correlation.values(), reverse=True)
-        return bool(ranked[0] - ranked[1] > _CLEAR)
+    def clear(self) -> tuple[bool, bool]:
+        """Whether orientation and colour order lead enough to be believed."""
+        return _leads(self.orientation), _leads(self.colour)
 
     @property
     def verdict(self) -> str:
-        """What to do, in words."""
-        (orientation, colour), value = self.best, self.correlation[self.best]
-        if not self.clear:
+        """What the comparison says, in words."""
+        (orientation, colour), (sure, colours) = self.best, self.clear
+        if not sure:
             return (
-                f"the reference does not tell the readings apart (best {value:.2f}); "
-                "use a picture of the same camera and scene"
+                "the reference does not tell the orientations apart; use a picture of the same "
+                "camera and scene"
             )
-        if self.best == ("upright", "rgb"):
-            return f"pictures lie as in the reference (correlation {value:.2f})"
-        now = self.correlation["upright", "rgb"]
+        value = f"correlation {self.orientation[orientation]:.2f}"
+        order = colour.upper() if colours else "of unknown colour order"
+        if orientation == "upright" and (colour == "rgb" or not colours):
+            return f"pictures lie as in the reference ({value}), {order}"
         return (
-            f"pictures are {orientation} {colour.upper()} relative to the reference (correlation "
-            f"{value:.2f}, as they are read now {now:.2f})"
+            f"pictures are {orientation} {order} relative to the reference ({value}, as they are "
+            f"read now {self.orientation['upright']:.2f}); change --layout until they agree"
         )
 
 
 def match_reference(frames: Sequence[UInt8], reference: UInt8) -> Match:
-    """Compare frames UInt8["h w 3"], as they are read, with an upright RGB picture.
-
-    A reading (orientation, colour) is what would have to be undone to make them agree.
-    """
+    """Compare frames UInt8["h w 3"] with an upright RGB picture of the same camera and scene."""
     target = _small(reference)
     mean = np.mean([_small(frame) for frame in frames], axis=0)
-    readings = itertools.product(_ORIENTATIONS, ("rgb", "bgr"))
-    return Match({(o, c): _agree(mean, target, o, c) for o, c in readings})
+    turned = {o: reorient(mean, o) for o in _ORIENTATIONS}  # pyright: ignore[reportArgumentType]
+    colours = {o: _colours(x, target) for o, x in turned.items()}
+    orientation = {
+        o: float(np.mean([_agree(x.mean(-1), target.mean(-1)), *_known(colours[o])]))
+        for o, x in turned.items()
+    }
+    return Match(orientation, colours[_best(orientation)])
 
 
 def match_dataset(episodes: EpisodeSequence, path: Path | str, view: str | None) -> Match:
@@ -102,9 +105,30 @@ def _small(frame: UInt8) -> Float64:
     return np.asarray(image.resize((_SIDE, _SIDE), PIL.Image.Resampling.BOX), np.float64)
 
 
-def _agree(mean: Float64, target: Float64, orientation: str, colour: str) -> float:
-    turned = reorient(mean, orientation)  # pyright: ignore[reportArgumentType]
-    turned = turned[..., ::-1] if colour == "bgr" else turned
-    a, b = (x.ravel() - x.mean() for x in (turned, target))
+def _colours(picture: Float64, target: Float64) -> dict[str, float]:
+    a, b = _chroma(picture), _chroma(target)
+    return {"rgb": _agree(a, b), "bgr": _agree(a[..., ::-1], b)}
+
+
+def _known(colours: dict[str, float]) -> list[float]:
+    """The better colour order speaks for an orientation; grey pictures say nothing."""
+    return [max(colours.values())] if all(np.isfinite(v) for v in colours.values()) else []
+
+
+def _chroma(picture: Float64) -> Float64:
+    return picture - picture.mean(-1, keepdims=True)
+
+
+def _agree(a: Float64, b: Float64) -> float:
+    a, b = (x.ravel() - x.mean() for x in (a, b))
     scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else float("nan")
+    return float(a @ b) / scale if scale > 1e-9 else float("nan")
+
+
+def _best(values: dict[str, float]) -> str:
+    return max(values, key=lambda name: np.nan_to_num(values[name], nan=-2.0))
+
+
+def _leads(values: dict[str, float]) -> bool:
+    ranked = sorted(values.values(), reverse=True)
+    return bool(ranked[0] - ranked[1] > _CLEAR)
