@@ -135,9 +135,13 @@ class LeRobotSource:
             return subtasks.from_column(self.column(index, subtasks.COLUMN))
         return subtasks.from_metadata(self._rows[index], length, self.where(index))
 
-    @cached_property
+    @property
     def successes(self) -> list[bool | None]:
         """Whether each episode ever succeeded; None where the dataset does not say."""
+        return self._won
+
+    @cached_property
+    def _won(self) -> list[bool | None]:
         if SUCCESS not in self.features:
             return [None] * len(self.lengths)
         won: set[int] = set()
@@ -245,7 +249,7 @@ def _check_info(info: dict[str, Any], where: str) -> None:
     for key, feature in features.items():
         shape = feature.get("shape") if isinstance(feature, dict) else None
         whole = isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)
-        if not whole or not isinstance(feature.get("dtype"), str):
+        if shape is None or not whole or not isinstance(feature.get("dtype"), str):
             raise DatasetError(
                 f"'{key}' in {where} declares no type or shape; copy the dataset again"
             )

@@ -65,7 +65,7 @@ def match_reference(frames: Sequence[UInt8], reference: UInt8) -> Match:
     """Compare frames UInt8["h w 3"] with an upright RGB picture of the same camera and scene."""
     target = _small(reference)
     mean = np.mean([_small(frame) for frame in frames], axis=0)
-    turned = {o: reorient(mean, o) for o in _ORIENTATIONS}  # pyright: ignore[reportArgumentType]
+    turned = {o: reorient(mean, o) for o in _ORIENTATIONS}
     colours = {o: _colours(x, target) for o, x in turned.items()}
     orientation = {
         o: float(np.mean([_agree(x.mean(-1), target.mean(-1)), *_known(colours[o])]))

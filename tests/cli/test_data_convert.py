@@ -119,6 +119,24 @@ def test_pictures_of_our_own_environment_match_its_recording(capsys):
     assert "pictures lie as in the reference" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
+def test_the_recording_matches_a_rendered_frame():
+    """Another seed of the same task: the camera tells which way is up, whatever lies about."""
+    from embodied_reward import envs
+    from embodied_reward.data.formats.layout import Layout
+
+    env = envs.make("metaworld/window-open-v3", views=("corner2",), size=96, seed=5)
+    env.reset(seed=5)
+    rendered = env.unwrapped.frames()["corner2"]
+    env.close()
+    for orientation in ("upright", "flipped", "rotated", "mirrored"):
+        layout = Layout(orientation=orientation)
+        frames = [e.views["corner2"][0] for e in open_dataset(TINY, layout=layout)]
+        match = match_reference(frames, rendered)
+        assert match.best == (orientation, "rgb")
+        assert match.clear == (True, True)
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

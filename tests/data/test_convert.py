@@ -272,6 +272,11 @@ def test_videos_become_lerobot_videos(tmp_path):
     assert lossless.picture_error == 0
 
 
+def test_one_camera_of_a_folder_of_videos(tmp_path):
+    convert(foreign.videos(tmp_path / "v"), tmp_path / "o.zarr", "zarr", views=("wrist",))
+    assert open_dataset(tmp_path / "o.zarr").views == ("wrist",)
+
+
 def test_options_are_baked_in(tmp_path):
     made = foreign.demos(widths=foreign.ROBOSUITE)
     path = foreign.robomimic(tmp_path / "in.hdf5", made)

@@ -94,7 +94,7 @@ def dataset(parent: "h5py.Group", name: str) -> "h5py.Dataset":
     import h5py
 
     found = child(parent, name)
-    where = f"'{parent.name.rstrip('/')}/{name}' in '{parent.file.filename}'"
+    where = f"'{(parent.name or '').rstrip('/')}/{name}' in '{parent.file.filename}'"
     if not isinstance(found, h5py.Dataset):
         raise DatasetError(f"{where} is a group, not an array; {_AGAIN}")
     _check_type(found, where)
@@ -156,7 +156,7 @@ def _check_inflation(array: "h5py.Dataset", where: str) -> None:
             large.append(info.chunk_offset) if info.size * _INFLATION > limits.MODEST else None
         )
     )
-    declared = math.prod(array.chunks) * array.dtype.itemsize
+    declared = math.prod(array.chunks or ()) * array.dtype.itemsize
     for offset in large:
         mask, data = array.id.read_direct_chunk(offset)
         if mask:

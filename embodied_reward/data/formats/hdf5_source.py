@@ -63,7 +63,9 @@ def numbered(group: "h5py.Group", prefix: str) -> list[str]:
         raise DatasetError(
             f"'{group.file.filename}' lists {len(group)} episodes, more than {limits.EPISODES}"
         )
-    found = [(m, name) for name in group if (m := re.fullmatch(rf"{prefix}(\d{{1,9}})", name))]
+    found = [
+        (m, name) for name in map(str, group) if (m := re.fullmatch(rf"{prefix}(\d{{1,9}})", name))
+    ]
     return [name for _, name in sorted(found, key=lambda pair: int(pair[0][1]))]
 
 
@@ -89,7 +91,7 @@ def _walk(
 ) -> Iterator[tuple[str, "h5py.Dataset"]]:
     import h5py
 
-    for name in group:
+    for name in map(str, group):
         member = hdf5.child(group, name)
         if isinstance(member, h5py.Dataset):
             yield prefix + name, member

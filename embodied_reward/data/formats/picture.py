@@ -51,7 +51,7 @@ class Picture:
         return np.ascontiguousarray(block)
 
 
-def reorient(frames: UInt8, orientation: str) -> UInt8:
+def reorient[T: np.generic](frames: npt.NDArray[T], orientation: str) -> npt.NDArray[T]:
     """Return frames [..., h, w, 3] stored in `orientation` as upright ones."""
     rows, columns = _TURN[orientation]
     return frames[..., rows, columns, :]

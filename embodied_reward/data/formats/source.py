@@ -201,9 +201,13 @@ class ArraySource(ABC):
         """These formats annotate no sub-tasks."""
         del index
 
-    @cached_property
+    @property
     def successes(self) -> list[bool | None]:
         """Whether each episode ever succeeded; None where the dataset does not say."""
+        return self._won
+
+    @cached_property
+    def _won(self) -> list[bool | None]:
         if schema.SUCCESS not in self._numbers:
             return [None] * len(self.lengths)
         return [bool(self._column(i, schema.SUCCESS).any()) for i in range(len(self.lengths))]

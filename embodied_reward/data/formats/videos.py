@@ -57,13 +57,16 @@ class VideoFolderSource:
     def __init__(self, root: Path, layout: Layout | None = None) -> None:
         layout = layout or Layout()
         refuse_options(layout, ("orientation", "colour", "fps", "task"), "videos")
-        self.root, self.notes, self.info = root, [], {}
+        self.root = root
+        self.notes: list[str] = []
+        self.info: dict[str, Any] = {}
         manifest = _read_manifest(root)
         self._episodes: list[dict[str, Any]] = manifest["episodes"]
         self._clips = [_clips(root, e["views"]) for e in self._episodes]
         self.lengths = [_length(root, i, clips) for i, clips in enumerate(self._clips)]
         check_lengths(self.lengths, root)
         self._check_views()
+        self.view_keys = {view: schema.IMAGES + view for view in self._clips[0]}
         self.robot_type = str(manifest.get("robot_type") or "unknown")
         task = layout.task or manifest.get("task") or ""
         self.tasks = [layout.task or str(e.get("task") or task) for e in self._episodes]
@@ -74,11 +77,6 @@ class VideoFolderSource:
         self._colour = decisions.settle("colour", "rgb")
         self.facts: dict[str, Fact] = decisions.facts
         self.features = self._declare()
-
-    @property
-    def view_keys(self) -> dict[str, str]:
-        """View name -> feature key."""
-        return {view: schema.IMAGES + view for view in self._clips[0]}
 
     @property
     def successes(self) -> list[bool | None]:

@@ -97,7 +97,8 @@ def _write_numbers(
     if schema.DONE not in parts:
         demo.create_dataset("dones", data=np.arange(length) == length - 1)
     if schema.REWARD not in parts and schema.SUCCESS in parts:
-        demo.create_dataset("rewards", data=demo["success"][:].astype(np.float32))
+        won = read_columns(source, index, [schema.SUCCESS])[schema.SUCCESS]
+        demo.create_dataset("rewards", data=won[:, 0].astype(np.float32))
 
 
 def _write_pictures(demo: "h5py.Group", source: Source, index: int, views: dict[str, str]) -> None:
