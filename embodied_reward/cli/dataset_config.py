@@ -1,8 +1,9 @@
 """`--dataset.*`, as in LeRobot: where the episodes are and which of them to use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from embodied_reward.data import EpisodeSequence, open_dataset
+from embodied_reward.data.formats.layout import Layout
 from embodied_reward.errors import ConfigError
 
 
@@ -11,11 +12,13 @@ class DatasetConfig:
     """Which dataset a verb reads."""
 
     root: tuple[str, ...] = ()
-    """folder of a LeRobot v3 dataset; several, separated by commas, are concatenated"""
+    """LeRobot v3 folder, zarr replay buffer, robomimic, LIBERO or ManiSkill HDF5, or a folder of
+    videos; several, separated by commas, are concatenated"""
     repo_id: str | None = None
     """hub id of a LeRobot v3 dataset, instead of a folder"""
     episodes: tuple[int, ...] = ()
     """episode indices to use; empty takes all"""
+    layout: Layout = field(default_factory=Layout)
 
     def label(self) -> str:
         """Return the dataset's name for messages and commands."""
@@ -25,7 +28,7 @@ class DatasetConfig:
         """Open the dataset. Raises ConfigError or DatasetError."""
         if bool(self.root) == bool(self.repo_id):
             raise ConfigError("give exactly one of --dataset.root=FOLDER and --dataset.repo_id=ID")
-        sequence = open_dataset(self.repo_id or list(self.root))
+        sequence = open_dataset(self.repo_id or list(self.root), layout=self.layout)
         bad = [i for i in self.episodes if not 0 <= i < len(sequence)]
         if bad:
             raise ConfigError(

@@ -178,4 +178,10 @@ def _root(config: LabelConfig) -> Path:
         raise ConfigError("labels lie beside one dataset: give one --dataset.root=FOLDER")
     if config.dataset.episodes:
         raise ConfigError("every frame gets a label: leave --dataset.episodes out, use --shard=i/n")
-    return Path(config.dataset.root[0])
+    root = Path(config.dataset.root[0])
+    if root.is_file() and not config.output:
+        raise ConfigError(
+            f"LeRobot reads labels that lie in its own dataset folder, and '{root}' is a file: "
+            "convert it first with 'er data convert', or name the labels' file with --output=FILE"
+        )
+    return root

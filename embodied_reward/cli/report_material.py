@@ -118,6 +118,4 @@ def _places(dataset: DatasetConfig) -> set[str]:
 
 
 def _readable(dataset: DatasetConfig) -> bool:
-    return bool(dataset.repo_id) or all(
-        (Path(r) / "meta" / "info.json").is_file() for r in dataset.root
-    )
+    return bool(dataset.repo_id) or all(Path(r).exists() for r in dataset.root)

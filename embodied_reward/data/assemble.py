@@ -15,7 +15,14 @@ import numpy as np
 
 from embodied_reward.data import staging
 from embodied_reward.data.lerobot import LeRobotSource
-from embodied_reward.data.schema import IMAGES, lerobot_features, shapes, view_name
+from embodied_reward.data.schema import (
+    IMAGES,
+    lerobot_features,
+    quiet_datasets,
+    shapes,
+    view_name,
+    whole_fps,
+)
 from embodied_reward.errors import DatasetError
 from embodied_reward.files import fsync
 
@@ -103,15 +110,11 @@ def _write(
 ) -> None:
     from lerobot.datasets import LeRobotDataset
 
-    import datasets
-
     first = staging.read_episode(paths[0])
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
+    with quiet_datasets():
         dataset = LeRobotDataset.create(
             f"local/{name}",
-            fps=_whole(header["fps"]),
+            fps=whole_fps(header["fps"]),
             features=lerobot_features(first.arrays, header["fps"]),
             root=temp,
             robot_type=header["robot_type"],
@@ -121,14 +124,6 @@ def _write(
             _add_episode(dataset, path, shapes(first.arrays))
             progress(index + 1, len(paths))
         dataset.finalize()
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-def _whole(fps: float) -> Any:
-    """LeRobot declares fps as int; a whole number stays one, another is kept exactly."""
-    return int(fps) if float(fps).is_integer() else float(fps)
 
 
 def _add_episode(dataset: Any, path: Path, expected: dict[str, Any]) -> None:

@@ -9,6 +9,9 @@ from typing import Any, Self, overload
 import numpy as np
 
 from embodied_reward.data import schema, staging
+from embodied_reward.data.formats.layout import Fact, Layout
+from embodied_reward.data.formats.recognise import open_foreign
+from embodied_reward.data.formats.source import Source
 from embodied_reward.data.lerobot import LeRobotSource
 from embodied_reward.errors import DatasetError, did_you_mean
 from embodied_reward.types import Episode, Float32, Int64, UInt8
@@ -25,11 +28,14 @@ class EpisodeSequence(Sequence[Episode]):
         views: names of the views that episodes carry.
         fps: rows per second [Hz].
         features: LeRobot's feature declarations of the first dataset.
+        kind: the first dataset's format.
+        facts: how the first dataset is read (orientation, frame rate, ...), and who said so.
+        notes: what a reader should know about the first dataset, in words.
     """
 
     def __init__(
         self,
-        sources: Sequence[LeRobotSource],
+        sources: Sequence[Source],
         views: Sequence[str],
         rows: Sequence[tuple[int, int, int]] | None = None,
     ) -> None:
@@ -40,6 +46,9 @@ class EpisodeSequence(Sequence[Episode]):
         self.views = tuple(views)
         self.fps = self._sources[0].fps
         self.features: Mapping[str, dict[str, Any]] = self._sources[0].features
+        self.kind: str = self._sources[0].kind
+        self.facts: Mapping[str, Fact] = self._sources[0].facts
+        self.notes: tuple[str, ...] = tuple(self._sources[0].notes)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -129,35 +138,51 @@ class LazyViews(Mapping[str, UInt8]):
 
 
 def open_dataset(
-    path: str | Path | Sequence[str | Path], *, views: Sequence[str] | None = None
+    path: str | Path | Sequence[str | Path],
+    *,
+    views: Sequence[str] | None = None,
+    layout: Layout | None = None,
 ) -> EpisodeSequence:
-    """Open a LeRobot v3 dataset, or several (a list, or paths joined by commas) as one.
+    """Open a dataset, or several (a list, or paths joined by commas) as one.
+
+    LeRobot v3, zarr replay buffers (diffusion policy, UMI; folder or zip), robomimic, LIBERO and
+    ManiSkill files, and folders of videos are recognised by what lies there.
 
     Args:
-        path: a folder, or a Hub id `user/name` (downloaded by LeRobot into its cache).
+        path: a folder, a file, or a Hub id `user/name` (downloaded by LeRobot into its cache).
         views: the views to carry, in this order; None for all.
+        layout: what the dataset does not say by itself (orientation, frame rate, ...).
 
     Raises:
-        DatasetError: not a LeRobot v3 dataset, corrupt or unfinished, a missing view, or
-            datasets that do not fit together.
+        DatasetError: no dataset, corrupt or unfinished, a missing view, or datasets that do not
+            fit together.
+        MissingDependencyError: the format's package is not installed.
     """
     paths = path.split(",") if isinstance(path, str) else path
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if not paths or not all(str(p) for p in paths):
         raise DatasetError("no dataset path given; pass --dataset.root=PATH")
-    sources = [LeRobotSource(_locate(p)) for p in paths]
+    sources = [open_source(p, layout) for p in paths]
     names = _choose_views(sources, views)
     for other in sources[1:]:
         _same_kind(sources[0], other, names)
     return EpisodeSequence(sources, names)
 
 
-def _all_rows(sources: Sequence[LeRobotSource]) -> list[tuple[int, int, int]]:
+def open_source(path: str | Path, layout: Layout | None = None) -> Source:
+    """Open one dataset; see `open_dataset`. Raises DatasetError, MissingDependencyError."""
+    layout, place = layout or Layout(), Path(path).expanduser()
+    lerobot = (place / "meta" / "info.json").is_file()
+    foreign = open_foreign(place, layout) if place.exists() and not lerobot else None
+    return foreign or LeRobotSource(_locate(path), layout)
+
+
+def _all_rows(sources: Sequence[Source]) -> list[tuple[int, int, int]]:
     pairs = [(s, n) for s, source in enumerate(sources) for n in range(len(source.lengths))]
     return [(s, n, position) for position, (s, n) in enumerate(pairs)]
 
 
-def _read(source: LeRobotSource, number: int, position: int, views: Sequence[str]) -> Episode:
+def _read(source: Source, number: int, position: int, views: Sequence[str]) -> Episode:
     wanted = (
         schema.ACTION,
         schema.STATE,
@@ -194,7 +219,7 @@ def _optional(array: np.ndarray | None) -> Float32 | None:
     return None if array is None else _float(array)
 
 
-def _choose_views(sources: Sequence[LeRobotSource], views: Sequence[str] | None) -> tuple[str, ...]:
+def _choose_views(sources: Sequence[Source], views: Sequence[str] | None) -> tuple[str, ...]:
     for source in sources:
         for view in views or ():
             if view not in source.view_keys:
@@ -212,7 +237,7 @@ def _choose_views(sources: Sequence[LeRobotSource], views: Sequence[str] | None)
     return tuple(sources[0].view_keys)
 
 
-def _same_kind(a: LeRobotSource, b: LeRobotSource, views: Sequence[str]) -> None:
+def _same_kind(a: Source, b: Source, views: Sequence[str]) -> None:
     facts: dict[str, tuple[object, object]] = {"fps": (a.fps, b.fps)}
     facts |= {f"size of view '{view}'": (a.size(view), b.size(view)) for view in views}
     for key in (schema.ACTION, schema.STATE, schema.ENVIRONMENT_STATE):
@@ -222,7 +247,7 @@ def _same_kind(a: LeRobotSource, b: LeRobotSource, views: Sequence[str]) -> None
         raise DatasetError(f"'{a.root}' and '{b.root}' do not fit together: {'; '.join(wrong)}")
 
 
-def _shape(source: LeRobotSource, key: str) -> tuple[int, ...] | None:
+def _shape(source: Source, key: str) -> tuple[int, ...] | None:
     return tuple(source.features[key]["shape"]) if key in source.features else None
 
 
@@ -235,7 +260,7 @@ def _locate(path: str | Path) -> Path:
     if staging.is_recording(folder):
         raise DatasetError(_unfinished(staging.root_of(root), len(staging.episodes_in(folder))))
     if root.exists():
-        raise DatasetError(f"'{root}' is not a LeRobot v3 dataset: found {_found(root)}")
+        raise DatasetError(f"'{root}' is not a dataset that can be read: found {_found(root)}")
     if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(path)) and not root.parent.exists():
         return _download(str(path))
     siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
@@ -253,14 +278,12 @@ def _unfinished(root: Path, count: int) -> str:
 
 def _found(root: Path) -> str:
     if root.is_file():
-        return f"a file '{root.name}' (a dataset is a folder with meta/info.json)"
+        return f"a file '{root.name}'; pass a folder, an HDF5 file or a zip of a zarr store"
     names = sorted(p.name for p in root.iterdir())
     if {".zgroup", "zarr.json"} & set(names):
-        return "a zarr store; only LeRobot v3 is read so far"
-    if any(name.endswith((".hdf5", ".h5", ".zarr", ".mp4")) for name in names):
-        return f"{', '.join(names[:5])}; only LeRobot v3 is read so far"
+        return "a zarr store without meta/episode_ends, which replay buffers have"
     inside = ", ".join(names[:5]) or "an empty folder"
-    return f"{inside}, but no meta/info.json"
+    return f"{inside}, but no meta/info.json (LeRobot), meta/episode_ends (zarr), HDF5 or mp4 files"
 
 
 def _download(repo_id: str) -> Path:

@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embodied_reward.data.dataset import EpisodeSequence
-from embodied_reward.types import Episode, UInt8
+from embodied_reward.types import UInt8
 
 SAMPLE = 20  # episodes whose pictures are decoded; a summary should take seconds
 _DARK = 8.0  # mean brightness of a covered or dead camera, of 255
+_OPTIONS = ("orientation", "colour", "value_range", "axes", "fps", "state", "environment_state")
 _STILL = 0.5  # mean change against the first frame, of 255, below which nothing moves
 
 type Summary = dict[str, Any]
@@ -21,8 +22,9 @@ def summarise(episodes: EpisodeSequence) -> Summary:
 
     Numbers come from every episode, pictures from at most `SAMPLE` of them, evenly spread.
 
-    Keys: `root, episodes, frames, fps, seconds, lengths {min, median, max}, success_rate` (None
-    where unknown), `tasks, views, features, notes`; see `_view` and `_range` for the inner ones.
+    Keys: `root, format, reading` (how it is read: name -> [value, who says so]), `episodes, frames,
+    fps, seconds, lengths {min, median, max}, success_rate` (None where unknown), `tasks, views,
+    features, notes`; see `_view` and `_range` for the inner ones.
 
     Raises:
         DatasetError: a file that cannot be decoded.
@@ -32,6 +34,8 @@ def summarise(episodes: EpisodeSequence) -> Summary:
     views, features = _views(episodes), _features(episodes)
     return {
         "root": episodes.root,
+        "format": episodes.kind,
+        "reading": {name: [_words(f.value), f.origin] for name, f in episodes.facts.items()},
         "episodes": len(episodes),
         "frames": int(lengths.sum()),
         "fps": episodes.fps,
@@ -45,7 +49,7 @@ def summarise(episodes: EpisodeSequence) -> Summary:
         "tasks": list(episodes.tasks),
         "views": views,
         "features": features,
-        "notes": _notes(views, features, known),
+        "notes": [*episodes.notes, *_assumed(episodes), *_notes(views, features, known)],
     }
 
 
@@ -54,17 +58,36 @@ def spread(count: int, among: int) -> list[int]:
     return sorted(set(np.linspace(0, among - 1, min(count, among)).round().astype(int).tolist()))
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _assumed(episodes: EpisodeSequence) -> list[str]:
+    """Name what nobody said and the file does not show, with the option that says it."""
+    names = [n for n, fact in episodes.facts.items() if fact.origin == "assumed" and n in _OPTIONS]
+    if episodes.kind == "LeRobot v3" or not names:
+        return []
+    return [f"assumed: {', '.join(names)}; check and say with --layout.{names[0]}=..."]
+
+
 def _views(episodes: EpisodeSequence) -> dict[str, Summary]:
-    sampled = [episodes[i] for i in spread(SAMPLE, len(episodes))]
-    return {view: _view(episodes, view, sampled) for view in episodes.views}
+    # Views of one episode at a time: those of all samples together may not fit into memory.
+    stats: dict[str, list[tuple[tuple[int, ...], int, int, float, float]]] = {}
+    for i in spread(SAMPLE, len(episodes)):
+        episode = episodes[i]
+        for view in episodes.views:
+            frames = episode.views[view]
+            stats.setdefault(view, []).append((frames.shape[1:3], *_picture_stats(frames)))
+    return {view: _view(episodes, view, rows) for view, rows in stats.items()}
 
 
-def _view(episodes: EpisodeSequence, view: str, sampled: Sequence[Episode]) -> Summary:
+def _view(episodes: EpisodeSequence, view: str, stats: Sequence[tuple[Any, ...]]) -> Summary:
     """Summarise one camera: size (h, w), pixel range, mean brightness and mean motion of 255."""
-    stats = [_picture_stats(episode.views[view]) for episode in sampled]
-    low, high, brightness, motion = zip(*stats, strict=True)
+    sizes, low, high, brightness, motion = zip(*stats, strict=True)
     return {
-        "size": list(sampled[0].views[view].shape[1:3]),
+        "size": list(sizes[0]),
         "storage": episodes.storage(view),
         "min": int(min(low)),
         "max": int(max(high)),

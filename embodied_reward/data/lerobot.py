@@ -7,6 +7,7 @@ decoder does. Layout: https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 
 import io
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,32 +18,41 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embodied_reward.data import subtasks
+from embodied_reward.data import staging, subtasks
+from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.layout import (
+    Decisions,
+    Fact,
+    Layout,
+    check_fps,
+    refuse_options,
+)
+from embodied_reward.data.formats.picture import reorient
 from embodied_reward.data.schema import SUCCESS, view_name
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
 
+_TOO_LARGE = (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, DatasetError)
 _TIMESTAMP_TOLERANCE = 1e-4  # [s], LeRobot's own
 
 
 class LeRobotSource:
     """One LeRobot v3 dataset on the local disk.
 
-    Attributes:
-        root: its folder.
-        features: LeRobot's feature declarations.
-        fps: rows per second [Hz].
-        view_keys: view name -> feature key, colour cameras only.
-        lengths: rows of each episode.
-        tasks: the task of each episode in words.
+    Attributes as `Source`; `view_keys` has colour cameras only. Pictures are upright RGB unless
+    `layout` says otherwise, as it must for some conversions of LIBERO.
 
     Raises:
         DatasetError: a missing, corrupt or truncated file, another codebase version, or no
             episodes.
     """
 
-    def __init__(self, root: Path) -> None:
+    kind = "LeRobot v3"
+
+    def __init__(self, root: Path, layout: Layout | None = None) -> None:
         self.root = root
+        layout = layout or Layout()
+        refuse_options(layout, ("orientation", "colour"), "LeRobot datasets")
         info = _read_info(root)
         self.features: dict[str, dict[str, Any]] = info["features"]
         self.fps = float(info["fps"])
@@ -53,6 +63,12 @@ class LeRobotSource:
         self._rows = _read_episodes(root, info.get("total_episodes"))
         self.lengths = [int(row["length"]) for row in self._rows]
         self.tasks = [_first(row.get("tasks")) for row in self._rows]
+        self.notes: list[str] = []
+        self.info = _recorded_info(root)
+        decisions = Decisions(layout, {}, f"'{root}'")
+        self._orientation = decisions.settle("orientation", "upright")
+        self._colour = decisions.settle("colour", "rgb")
+        self.facts: dict[str, Fact] = {"fps": Fact(self.fps, "recorded")} | decisions.facts
 
     def size(self, view: str) -> tuple[int, int]:
         """Return the declared (height, width) of a view."""
@@ -78,18 +94,39 @@ class LeRobotSource:
 
     def frames(self, index: int, view: str) -> UInt8:
         """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""
-        key = self.view_keys[view]
-        if self.features[key]["dtype"] == "video":
-            return self._video(index, key)
-        images = self._table(index, [key]).column(key).to_pylist()
-        frames = [self._image(item, index, t, view) for t, item in enumerate(images)]
-        for t, frame in enumerate(frames):
-            if frame.shape != frames[0].shape:
-                raise DatasetError(
-                    f"view '{view}' changes its size at {self.where(index)}, frame {t}: "
-                    f"{_size(frames[0])} before, {_size(frame)} there; record each size apart"
-                )
-        return np.stack(frames)
+        height, width = self.size(view)
+        limits.fits(
+            f"view '{view}' of {self.where(index)}",
+            self.lengths[index] * height * width * 3,
+            limits.VIEW,
+        )
+        return np.concatenate(list(self.blocks(index, view)))
+
+    def blocks(self, index: int, view: str) -> Iterator[UInt8]:
+        """Decode one view of one episode in order, a bounded number of frames at a time."""
+        key, (height, width) = self.view_keys[view], self.size(view)
+        rows = max(1, limits.BLOCK // max(1, height * width * 3))
+        video = self.features[key]["dtype"] == "video"
+        decode = self._videos if video else self._images
+        for block in decode(index, key, rows):
+            frames = reorient(block, self._orientation)
+            yield np.ascontiguousarray(frames[..., ::-1] if self._colour == "bgr" else frames)
+
+    def _images(self, index: int, key: str, rows: int) -> Iterator[UInt8]:
+        view, column = view_name(key), self._table(index, [key]).column(key)
+        shape: tuple[int, ...] | None = None
+        for start in range(0, len(column), rows):
+            items = column.slice(start, rows).to_pylist()
+            frames = [self._image(item, index, start + t, view) for t, item in enumerate(items)]
+            for t, frame in enumerate(frames):
+                shape = shape or frame.shape
+                if frame.shape != shape:
+                    raise DatasetError(
+                        f"view '{view}' changes its size at {self.where(index)}, frame "
+                        f"{start + t}: {_size(shape)} before, {_size(frame.shape)} there; "
+                        "record each size apart"
+                    )
+            yield np.stack(frames)
 
     def keyframes(self, index: int) -> Int64 | None:
         """Return an episode's annotated sub-task boundaries; None if there are none."""
@@ -98,9 +135,13 @@ class LeRobotSource:
             return subtasks.from_column(self.column(index, subtasks.COLUMN))
         return subtasks.from_metadata(self._rows[index], length, self.where(index))
 
-    @cached_property
+    @property
     def successes(self) -> list[bool | None]:
         """Whether each episode ever succeeded; None where the dataset does not say."""
+        return self._won
+
+    @cached_property
+    def _won(self) -> list[bool | None]:
         if SUCCESS not in self.features:
             return [None] * len(self.lengths)
         won: set[int] = set()
@@ -135,15 +176,27 @@ class LeRobotSource:
     def _image(self, item: Any, index: int, t: int, view: str) -> UInt8:
         try:
             data = item["bytes"]
-            with PIL.Image.open(io.BytesIO(data) if data else self.root / item["path"]) as image:
+            with PIL.Image.open(io.BytesIO(data) if data else self._inside(item["path"])) as image:
+                limits.fits("the picture", image.width * image.height * 3, limits.MODEST)
                 return np.asarray(image.convert("RGB"))
-        except (OSError, TypeError, KeyError, SyntaxError) as error:
+        except (OSError, TypeError, KeyError, ValueError, SyntaxError, *_TOO_LARGE) as error:
             raise DatasetError(
                 f"view '{view}' of {self.where(index)}, frame {t} is missing or corrupt ({error}) "
                 f"in '{self._data_file(index)}'; delete the episode or copy the dataset again"
             ) from error
 
-    def _video(self, index: int, key: str) -> UInt8:
+    def _inside(self, path: str) -> Path:
+        place = self.root / path
+        if not place.resolve().is_relative_to(self.root.resolve()):
+            raise ValueError(f"'{path}' lies outside the dataset")
+        return place
+
+    def _videos(self, index: int, key: str, rows: int) -> Iterator[UInt8]:
+        times = self.column(index, "timestamp")[:, 0]
+        for start in range(0, len(times), rows):
+            yield self._video(index, key, times[start : start + rows])
+
+    def _video(self, index: int, key: str, times: npt.NDArray[Any]) -> UInt8:
         from av.error import FFmpegError
         from lerobot.datasets.video_utils import decode_video_frames
 
@@ -152,7 +205,7 @@ class LeRobotSource:
         path = self.root / self._video_path.format(
             video_key=key, chunk_index=chunk, file_index=file
         )
-        times = self.column(index, "timestamp")[:, 0] + row[f"videos/{key}/from_timestamp"]
+        times = times + row[f"videos/{key}/from_timestamp"]
         try:
             frames = decode_video_frames(
                 path, times.tolist(), _TIMESTAMP_TOLERANCE, "pyav", return_uint8=True
@@ -171,17 +224,60 @@ def _read_info(root: Path) -> dict[str, Any]:
         info = json.loads(path.read_text())
         version = str(info["codebase_version"])
         absent = [key for key in ("features", "fps", "data_path") if key not in info]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"'{path}' is missing, truncated or incomplete: {error!r}") from error
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DatasetError(
+            f"'{path}' is missing, truncated or incomplete ({error!r}); copy the dataset again"
+        ) from error
     if not version.startswith("v3."):
         raise DatasetError(
             f"'{root}' has LeRobot codebase version {version}, v3.x is needed; convert it with "
-            "'python -m lerobot.scripts.convert_dataset_v21_to_v30 --repo-id=USER/NAME "
-            f"--root={root}'"
+            f"'er data convert --input={root} --output={root}-v3 --format=lerobot'"
         )
     if absent:
         raise DatasetError(f"'{path}' lacks {', '.join(absent)}; copy the dataset again")
+    _check_info(info, f"'{path}'")
     return info
+
+
+def _check_info(info: dict[str, Any], where: str) -> None:
+    """Refuse declarations that would fail far from here, or lead out of the dataset."""
+    if check_fps(info["fps"], f"'fps' in {where}") is None:
+        raise DatasetError(f"'fps' in {where} is null; give the recording's rate there")
+    features = info["features"]
+    if not isinstance(features, dict):
+        raise DatasetError(f"'features' in {where} is no mapping; copy the dataset again")
+    for key, feature in features.items():
+        shape = feature.get("shape") if isinstance(feature, dict) else None
+        whole = isinstance(shape, list | tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if shape is None or not whole or not isinstance(feature.get("dtype"), str):
+            raise DatasetError(
+                f"'{key}' in {where} declares no type or shape; copy the dataset again"
+            )
+        if _is_camera(feature) and (len(shape) != 3 or 0 in shape or max(shape) > limits.SIDE):
+            raise DatasetError(
+                f"'{key}' in {where} declares pictures of shape {list(shape)}; copy the dataset "
+                "again"
+            )
+    for name in ("data_path", "video_path"):
+        _check_template(info.get(name) or "", name, where)
+
+
+def _check_template(template: Any, name: str, where: str) -> None:
+    try:
+        shown = template.format(chunk_index=0, file_index=0, video_key="view")
+    except (AttributeError, KeyError, IndexError, ValueError):
+        shown = None
+    if shown is None or ".." in Path(shown).parts or Path(shown).is_absolute():
+        raise DatasetError(
+            f"'{name}' in {where} is {template!r}, which names no files of the dataset; "
+            "copy the dataset again"
+        )
+
+
+def _recorded_info(root: Path) -> dict[str, Any]:
+    """Return what our recorder or converter noted about the dataset."""
+    found = staging.read_header(root).get("info") if staging.is_recording(root) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _read_episodes(root: Path, declared: int | None) -> list[dict[str, Any]]:
@@ -194,7 +290,7 @@ def _read_episodes(root: Path, declared: int | None) -> list[dict[str, Any]]:
     if declared is not None and declared != len(rows):
         raise DatasetError(
             f"'{root}/meta/info.json' declares {declared} episodes, meta/episodes lists "
-            f"{len(rows)}; a file is missing or the recording was not finalised"
+            f"{len(rows)}; a file is missing or the recording was not finalised: copy it again"
         )
     return sorted(rows, key=lambda row: row["episode_index"])
 
@@ -238,8 +334,8 @@ def _first(tasks: Any) -> str:
     return str(tasks[0]) if isinstance(tasks, list) and tasks else str(tasks or "")
 
 
-def _size(frame: UInt8) -> str:
-    return f"{frame.shape[0]}x{frame.shape[1]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}"
 
 
 def _line(error: Exception) -> str:

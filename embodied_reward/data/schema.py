@@ -1,6 +1,7 @@
 """LeRobot's key vocabulary, and feature declarations made from the arrays themselves."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,31 @@ def _feature(key: str, array: npt.NDArray[Any], fps: float) -> dict[str, Any]:
     shape = tuple(array.shape[1:])
     if not key.startswith(IMAGES):
         return {"dtype": str(array.dtype), "shape": shape, "names": None}
+    return picture_feature(shape, fps)
+
+
+def picture_feature(shape: tuple[int, ...], fps: float, storage: str = "auto") -> dict[str, Any]:
+    """Declare a view of shape (h, w, 3): `image` (lossless), `video`, or `auto` by its size."""
     # LeRobot encodes videos at whole frame rates only.
     video = max(shape[:2]) > LOSSLESS_SIZE and float(fps).is_integer()
-    kind = "video" if video else "image"
+    kind = storage if storage != "auto" else "video" if video else "image"
     return {"dtype": kind, "shape": shape, "names": ["height", "width", "channels"]}
+
+
+def whole_fps(fps: float) -> Any:
+    """LeRobot declares fps as int; a whole number stays one, another is kept exactly."""
+    return int(fps) if float(fps).is_integer() else float(fps)
+
+
+@contextlib.contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Silence the progress bars of Hugging Face `datasets`, one of which LeRobot shows a file."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,7 +1,13 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from embodied_reward.data import EpisodeRecorder
+
+# `foreign` writes datasets as other people's tools do; the malformed-input table shares it.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "data_formats"))
 
 
 def make_rows(index, length=12, views=("top", "wrist"), size=16, won_at=8, progress=True):

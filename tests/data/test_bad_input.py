@@ -66,9 +66,9 @@ def test_no_path():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("demo.hdf5", "demo.hdf5; only LeRobot v3 is read so far"),
-        ("replay.zarr/.zgroup", "replay.zarr; only LeRobot v3"),
-        ("clip.mp4", "clip.mp4; only LeRobot v3"),
+        ("demo.hdf5", "demo.hdf5' is truncated or damaged"),
+        ("replay.zarr/.zgroup", "replay.zarr, but no meta/info.json (LeRobot), meta/episode_ends"),
+        ("clip.mp4", "clip.mp4' is missing, truncated or corrupt"),
         ("readme.txt", "readme.txt, but no meta/info.json"),
         (None, "an empty folder, but no meta/info.json"),
     ],
@@ -82,7 +82,7 @@ def test_other_formats_say_what_was_found(tmp_path, name, words):
     assert words in message(lambda: open_dataset(folder))
 
 
-def test_a_zarr_store_and_a_file(tmp_path):
+def test_a_zarr_store_of_something_else_and_a_file(tmp_path):
     (tmp_path / "zarr.json").write_text("{}")
     assert "a zarr store" in message(lambda: open_dataset(tmp_path))
     assert "a file 'zarr.json'" in message(lambda: open_dataset(tmp_path / "zarr.json"))
@@ -92,7 +92,7 @@ def test_other_codebase_version_names_the_converter(copy):
     edit_info(copy, codebase_version="v2.1")
     text = message(lambda: open_dataset(copy))
     assert "version v2.1" in text
-    assert "lerobot.scripts.convert_dataset_v21_to_v30" in text
+    assert f"er data convert --input={copy}" in text
 
 
 def test_truncated_info(copy):

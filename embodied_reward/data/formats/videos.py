@@ -1,0 +1,286 @@
+"""A folder of videos with a small manifest: what people film.
+
+`manifest.json` in the folder:
+
+    {"fps": 20, "task": "open the drawer",
+     "episodes": [{"views": {"top": "top/0.mp4", "wrist": "wrist/0.mp4"}, "success": true}]}
+
+`fps`, `task` and `success` may be left out, `task` may stand in an episode. Without a manifest
+every `*.mp4` of the folder is an episode with one view called `video`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import av
+import av.error
+import av.video
+import numpy as np
+import numpy.typing as npt
+
+from embodied_reward.data import schema
+from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.layout import Decisions, Fact, Layout, refuse_options
+from embodied_reward.data.formats.picture import reorient
+from embodied_reward.data.formats.source import check_lengths
+from embodied_reward.errors import DatasetError
+from embodied_reward.types import Int64, UInt8
+
+MANIFEST = "manifest.json"
+_VIEW = "video"  # the one view where there is no manifest
+_EPISODE_KEYS = {"views", "task", "success"}
+_KEYS = {"fps", "task", "episodes", "robot_type"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What the header of a video says."""
+
+    frames: int
+    size: tuple[int, int]
+    fps: float
+
+
+class VideoFolderSource:
+    """One folder; attributes as `Source`.
+
+    Raises:
+        DatasetError: a manifest that is damaged or names files outside the folder, a video that
+            cannot be opened, or videos that do not fit together.
+    """
+
+    kind = "videos"
+
+    def __init__(self, root: Path, layout: Layout | None = None) -> None:
+        layout = layout or Layout()
+        refuse_options(layout, ("orientation", "colour", "fps", "task"), "videos")
+        self.root = root
+        self.notes: list[str] = []
+        self.info: dict[str, Any] = {}
+        manifest = _read_manifest(root)
+        self._episodes: list[dict[str, Any]] = manifest["episodes"]
+        self._clips = [_clips(root, e["views"]) for e in self._episodes]
+        self.lengths = [_length(root, i, clips) for i, clips in enumerate(self._clips)]
+        check_lengths(self.lengths, root)
+        self._check_views()
+        self.view_keys = {view: schema.IMAGES + view for view in self._clips[0]}
+        self.robot_type = str(manifest.get("robot_type") or "unknown")
+        task = layout.task or manifest.get("task") or ""
+        self.tasks = [layout.task or str(e.get("task") or task) for e in self._episodes]
+        decisions = Decisions(layout, {"fps": manifest.get("fps")}, f"'{root / MANIFEST}'")
+        rates = {clip.fps for clips in self._clips for clip in clips.values()}
+        self.fps = float(decisions.settle("fps", self._one_rate(rates, decisions), "detected"))
+        self._orientation = decisions.settle("orientation", "upright")
+        self._colour = decisions.settle("colour", "rgb")
+        self.facts: dict[str, Fact] = decisions.facts
+        self.features = self._declare()
+
+    @property
+    def successes(self) -> list[bool | None]:
+        """Whether each episode succeeded, as the manifest says; None where it does not."""
+        return [e.get("success") for e in self._episodes]
+
+    def size(self, view: str) -> tuple[int, int]:
+        """Return the (height, width) of a view."""
+        return self._clips[0][view].size
+
+    def columns(self, index: int, keys: list[str]) -> dict[str, npt.NDArray[Any]]:
+        """Return columns of one episode, each of shape (t, 1)."""
+        frame = np.arange(self.lengths[index])[:, None]
+        known: dict[str, npt.NDArray[Any]] = {
+            "frame_index": frame,
+            "episode_index": np.full_like(frame, index),
+            "index": frame + sum(self.lengths[:index]),
+            # The end is all that the manifest speaks of.
+            schema.SUCCESS: (frame == len(frame) - 1) & bool(self._episodes[index].get("success")),
+        }
+        return {key: known[key] for key in keys}
+
+    def frames(self, index: int, view: str) -> UInt8:
+        """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""
+        height, width = self.size(view)
+        declared = self.lengths[index] * height * width * 3
+        limits.fits(f"video '{self._path(index, view)}'", declared, limits.VIEW)
+        return np.concatenate(list(self.blocks(index, view)))
+
+    def blocks(self, index: int, view: str) -> Iterator[UInt8]:
+        """Decode one view of one episode in order, a bounded number of frames at a time."""
+        path, (height, width) = self._path(index, view), self.size(view)
+        rows, block, count = max(1, limits.BLOCK // (height * width * 3)), [], 0
+        for frame in _decode(path, (height, width)):
+            block.append(frame)
+            count += 1
+            if len(block) == rows:
+                yield self._upright(block)
+                block = []
+        if block:
+            yield self._upright(block)
+        if count != self.lengths[index]:
+            raise DatasetError(
+                f"video '{path}' declares {self.lengths[index]} frames and holds {count}; it is "
+                "truncated: copy it again or delete the episode"
+            )
+
+    def keyframes(self, index: int) -> Int64 | None:
+        """A manifest annotates no sub-tasks."""
+        del index
+
+    def _upright(self, block: list[UInt8]) -> UInt8:
+        frames = reorient(np.stack(block), self._orientation)
+        return np.ascontiguousarray(frames[..., ::-1] if self._colour == "bgr" else frames)
+
+    def _path(self, index: int, view: str) -> Path:
+        return self.root / self._episodes[index]["views"][view]
+
+    def _declare(self) -> dict[str, dict[str, Any]]:
+        features: dict[str, dict[str, Any]] = {
+            key: {
+                "dtype": "video",
+                "shape": (*self.size(view), 3),
+                "names": ["height", "width", "channels"],
+            }
+            for view, key in self.view_keys.items()
+        }
+        if all(s is not None for s in self.successes):
+            features[schema.SUCCESS] = {"dtype": "bool", "shape": (1,), "names": None}
+        return features
+
+    def _check_views(self) -> None:
+        first = self._clips[0]
+        for index, clips in enumerate(self._clips):
+            if set(clips) != set(first):
+                raise DatasetError(
+                    f"'{self.root}' episode {index} has the views {', '.join(clips)}, episode 0 "
+                    f"{', '.join(first)}; list the same views in every episode of '{MANIFEST}'"
+                )
+            for view, clip in clips.items():
+                if clip.size != first[view].size:
+                    raise DatasetError(
+                        f"video '{self._path(index, view)}' has {clip.size[0]}x{clip.size[1]} "
+                        f"pixels, that of episode 0 {first[view].size[0]}x{first[view].size[1]}; "
+                        "keep each size in a folder of its own"
+                    )
+
+    def _one_rate(self, rates: set[float], decisions: Decisions) -> float:
+        if len(rates) > 1 and decisions.given("fps") is None:
+            shown = ", ".join(f"{r:g}" for r in sorted(rates))
+            raise DatasetError(
+                f"videos of '{self.root}' have different frame rates ({shown} Hz); say which one "
+                f"counts with 'fps' in '{MANIFEST}' or --layout.fps"
+            )
+        return next(iter(rates))
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / MANIFEST
+    if not path.is_file():
+        names = sorted(p.name for p in root.glob("*.mp4"))
+        return {"episodes": [{"views": {_VIEW: name}} for name in names]}
+    limits.fits(f"'{path}'", path.stat().st_size, limits.TEXT)
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"'{path}' is not JSON ({error}); write it again") from error
+    good = isinstance(found, dict) and isinstance(found.get("episodes"), list)
+    if not good or not found["episodes"]:
+        raise DatasetError(f"'{path}' lists no 'episodes'; write one entry per episode")
+    if unknown := set(found) - _KEYS:
+        raise DatasetError(
+            f"'{path}' has the unknown entry '{min(unknown)}'; known: {', '.join(sorted(_KEYS))}"
+        )
+    for index, episode in enumerate(found["episodes"]):
+        _check_episode(path, index, episode)
+    return found
+
+
+def _check_episode(path: Path, index: int, episode: Any) -> None:
+    where = f"episode {index} of '{path}'"
+    views = episode.get("views") if isinstance(episode, dict) else None
+    if not isinstance(views, dict) or not views:
+        raise DatasetError(f'{where} has no \'views\'; write {{"views": {{"top": "top/0.mp4"}}}}')
+    if unknown := set(episode) - _EPISODE_KEYS:
+        raise DatasetError(
+            f"{where} has the unknown entry '{min(unknown)}'; "
+            f"known: {', '.join(sorted(_EPISODE_KEYS))}"
+        )
+    if not isinstance(episode.get("success"), bool | None):
+        raise DatasetError(f"'success' in {where} must be true or false")
+    for view, name in views.items():
+        if not view or not isinstance(name, str) or not _inside(path.parent, name):
+            raise DatasetError(
+                f"view '{view}' in {where} names {name!r}, which is not a file inside the folder; "
+                "write a path relative to the manifest"
+            )
+
+
+def _inside(root: Path, name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith(("/", "\\")) or ".." in parts or "\0" in name:
+        return False
+    return (root / name).resolve().is_relative_to(root.resolve())
+
+
+def _clips(root: Path, views: dict[str, str]) -> dict[str, Clip]:
+    return {view: _probe(root / name) for view, name in views.items()}
+
+
+def _length(root: Path, index: int, clips: dict[str, Clip]) -> int:
+    counts = {view: clip.frames for view, clip in clips.items()}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{view} {count}" for view, count in counts.items())
+        raise DatasetError(
+            f"the views of '{root}' episode {index} differ in length ({shown} frames); "
+            "cut them to the same frames"
+        )
+    return next(iter(counts.values()))
+
+
+def _probe(path: Path) -> Clip:
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        size = (stream.codec_context.height, stream.codec_context.width)
+        if not 0 < min(size) <= max(size) <= limits.SIDE:
+            raise DatasetError(
+                f"video '{path}' declares pictures of {size[0]}x{size[1]} pixels; "
+                "it is damaged: copy it again"
+            )
+        # Some containers do not count; packets do.
+        frames = stream.frames or sum(1 for p in container.demux(stream) if p.size)
+        return Clip(int(frames), size, float(stream.average_rate or 0))
+
+
+def _decode(path: Path, size: tuple[int, int]) -> Iterator[UInt8]:
+    with _opened(path) as container:
+        try:
+            for frame in container.decode(video=0):
+                if (frame.height, frame.width) != size:
+                    raise DatasetError(
+                        f"video '{path}' changes its size from {size[0]}x{size[1]} to "
+                        f"{frame.height}x{frame.width}; record each size apart"
+                    )
+                yield frame.to_ndarray(format="rgb24")
+        except (av.error.FFmpegError, ValueError) as error:
+            raise _corrupt(path, error) from error
+
+
+def _opened(path: Path) -> Any:
+    # A list of other files (HLS, concat) is no video: formats that name files are not tried.
+    try:
+        container = av.open(str(path), format="mp4")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise _corrupt(path, error) from error
+    if not container.streams.video:
+        container.close()
+        raise DatasetError(f"video '{path}' has no pictures; copy it again or delete the episode")
+    return container
+
+
+def _corrupt(path: Path, error: Exception) -> DatasetError:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return DatasetError(
+        f"video '{path}' is missing, truncated or corrupt ({line}); "
+        "copy it again or delete the episode"
+    )

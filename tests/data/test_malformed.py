@@ -1,0 +1,47 @@
+"""500 damaged and hostile datasets: each is one named error, quickly, in little memory."""
+
+import sys
+from collections import Counter
+
+import malformed
+import numpy as np
+import pytest
+import trial
+
+CASES = malformed.cases()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    root = malformed.sound(tmp_path_factory.mktemp("sound"))
+    trial.warm_up(root)  # also: every dataset from which cases are made is read without an error
+    return root
+
+
+def test_there_are_enough_of_every_kind():
+    kinds = Counter(case.kind for case in CASES)
+    assert len(CASES) >= 300
+    for kind in ("truncated", "bomb", "not finite", "wrong type", "leads out", "object codec"):
+        assert kinds[kind] >= 15
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+def test_one_named_error(case, sound):
+    if "jpegxl" in case.name:
+        pytest.importorskip("imagecodecs")
+    outcome = trial.attempt(case, sound)
+    if outcome.seconds > 1:  # a busy machine; a case that is slow is slow again
+        outcome = trial.attempt(case, sound)
+    assert outcome.named, outcome.error
+    assert outcome.good, outcome.error
+    assert outcome.seconds < 1
+    assert outcome.memory < trial.MEMORY
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux only")
+def test_the_measurement_sees_memory():
+    """A bound on memory proves nothing if the measurement is blind."""
+    before = trial.reset_peak()
+    block = np.ones(96 * 2**20, np.uint8)
+    del block
+    assert trial.peak() - before > 90
