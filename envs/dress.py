@@ -20,6 +20,7 @@ class Shot:
         place: where the camera is, Float64[3] [m].
         axes: its right, up and backward directions as columns, Float64["3 3"].
         focal: focal length [px].
+        sky: distance beyond which there is only a skybox, which MuJoCo draws as a far box [m].
     """
 
     view: str
@@ -28,6 +29,7 @@ class Shot:
     place: Float64
     axes: Float64
     focal: float
+    sky: float
 
     def rays(self) -> Float64:
         """Return the direction of every pixel in the world, Float64["h w 3"].

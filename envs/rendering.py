@@ -25,6 +25,7 @@ _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software rasterizer")
 _PACKAGES = "libegl1 libgl1-mesa-dri libgles2"
 _CHOSEN = {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"}  # any of these: leave MuJoCo's choice
 _HIDDEN = 5  # a geom group that MuJoCo does not draw by default
+_SKY = 0.3  # share of the far plane's distance; a skybox's nearest point is beyond it
 _MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
 _log = logging.getLogger(__name__)
 
@@ -199,7 +200,15 @@ class ViewRenderer:
         load_mujoco().mjr_readPixels(None, depth, renderer._rect, renderer._mjr_context)
         focal = 0.5 * frame.shape[0] / np.tan(np.deg2rad(self._model.camera(camera).fovy[0]) / 2)
         metres = metric_depth(self._model, depth[::-1])
-        return Shot(camera, frame, metres, view.xpos.copy(), view.xmat.reshape(3, 3).copy(), focal)
+        return Shot(
+            view=camera,
+            frame=frame,
+            depth=metres,
+            place=view.xpos.copy(),
+            axes=view.xmat.reshape(3, 3).copy(),
+            focal=float(focal),
+            sky=_SKY * self._model.vis.map.zfar * self._model.stat.extent,
+        )
 
 
 def metric_depth(model: Any, buffer: Any) -> Float64:

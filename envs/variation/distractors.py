@@ -59,8 +59,8 @@ def scattered(model: Any, data: Any, roles: Roles, level: float, draw: Draw) -> 
     if table is None:
         return _gathered([], draw)
     low, high, height = table
-    keep, radii = _kept_clear(model, data, roles)
-    scale, rng = 0.035 * float(np.min(high - low)), draw.rng
+    keep, radii = _kept_clear(model, data, roles, height)
+    scale, rng = 0.04 * float(np.min(high - low)), draw.rng
     found: list[Float64] = []
     for _ in range(_TRIES):
         if len(found) >= int(np.ceil(level * MOST)):
@@ -109,13 +109,25 @@ def _table(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64, float
     return middle[:2] - half[:2], middle[:2] + half[:2], float(middle[2] + half[2])
 
 
-def _kept_clear(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64]:
-    """Return centres Float64["n 2"] and radii Float64["n"] of what must not be hidden [m]."""
+def _kept_clear(
+    model: Any, data: Any, roles: Roles, height: float
+) -> tuple[Float64, Float64]:
+    """Return centres Float64["n 2"] and radii Float64["n"] of what must not be hidden [m].
+
+    Only what reaches above the table's `height` counts.
+    """
     body = model.geom_bodyid
     marked = model.body_mocapid[body] >= 0
     wanted = roles.object_geoms | roles.fixture_geoms | roles.robot_geoms | marked
-    wanted &= model.geom_rgba[:, 3] > 0.0
+    wanted &= (model.geom_rgba[:, 3] > 0.0) & (_tops(model, data) > height)
     sites = model.site_rgba[:, 3] > 0.0
     centres = np.concatenate([data.geom_xpos[wanted], data.site_xpos[sites]])[:, :2]
     radii = np.concatenate([model.geom_rbound[wanted], model.site_size[sites].max(axis=1)])
     return centres, radii
+
+
+def _tops(model: Any, data: Any) -> Float64:
+    """Return the height of every geom's highest point, or a little more, Float64["geoms"] [m]."""
+    turns = data.geom_xmat.reshape(-1, 3, 3)
+    middle = data.geom_xpos + np.einsum("gij,gj->gi", turns, model.geom_aabb[:, :3])
+    return middle[:, 2] + np.einsum("gj,gj->g", np.abs(turns[:, 2]), model.geom_aabb[:, 3:])

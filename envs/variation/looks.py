@@ -11,16 +11,16 @@ from .changes import Change
 from .colour import rgb
 from .draws import Draw
 
-_ORBIT = np.deg2rad(20.0)  # of a camera about what it looks at
-_LIFT = np.deg2rad(10.0)
-_ROLL = np.deg2rad(6.0)
+_ORBIT = np.deg2rad(12.0)  # of a camera about what it looks at
+_LIFT = np.deg2rad(8.0)
+_ROLL = np.deg2rad(5.0)
 _AIM = np.deg2rad(3.0)
-_DISTANCE = 0.1  # share of it
+_DISTANCE = 0.05, 0.2  # shares of it; farther only, so that nothing leaves the picture
 _HELD = 0.25  # a camera on a robot turns by this share of the angles
 
 
 def lit(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
-    """Yield other lights: turned about the vertical, stronger or weaker, tinted.
+    """Yield other lights: turned about the vertical, weaker, tinted.
 
     The azimuth leads. The headlight gives some of its light to the lamps, or no direction would
     be seen where scenes are lit from the camera.
@@ -28,13 +28,14 @@ def lit(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
     rng = draw.rng
     turn = _about([0.0, 0.0, 1.0], level * np.pi * (2.0 * draw.leading - 1.0))
     lean = _about([1.0, 0.0, 0.0], level * rng.uniform(-0.6, 0.6))
-    strength = 1.0 + level * rng.choice([-1.0, 1.0]) * rng.uniform(0.2, 0.4)
-    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(rng.random(), 0.7, 1.0) * 1.3
-    head = model.vis.headlight
+    strength = 1.0 - level * rng.uniform(0.1, 0.45)
+    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(rng.random(), 0.8, 1.0)
+    head, given = model.vis.headlight, 0.5 * level * model.vis.headlight.diffuse
     yield head.ambient, head.ambient * strength * colour
-    yield head.diffuse, head.diffuse * strength * colour * (1.0 - 0.5 * level)
+    yield head.diffuse, (head.diffuse - given) * strength * colour
     yield model.light_ambient, model.light_ambient * strength * colour
-    lamps = model.light_diffuse + level * 0.4 / max(model.nlight, 1)
+    # A lamp lights one side only, so it may be brighter than the headlight it replaces.
+    lamps = model.light_diffuse + 1.5 * given / max(model.nlight, 1)
     yield model.light_diffuse, lamps * strength * colour
     middle = model.stat.center
     yield data.light_xpos, middle + (data.light_xpos - middle) @ (lean @ turn).T
@@ -53,9 +54,9 @@ def moved_cameras(model: Any, data: Any, level: float, draw: Draw) -> Iterator[C
         held = model.body_weldid[model.cam_bodyid[camera]] != 0
         size = level * (_HELD if held else 1.0)
         orbit = _orbit(axes[camera], size, draw.signed, rng)
-        aim, closer = rng.uniform(-1.0, 1.0, 2), 1.0 + _DISTANCE * size * rng.uniform(-1.0, 1.0)
+        aim, farther = rng.uniform(-1.0, 1.0, 2), 1.0 + size * rng.uniform(*_DISTANCE)
         pivot = places[camera] if held else _pivot(model, places[camera], axes[camera])
-        places[camera] = pivot + closer * orbit @ (places[camera] - pivot)
+        places[camera] = pivot + farther * orbit @ (places[camera] - pivot)
         axes[camera] = orbit @ axes[camera]
         for axis, angle in zip((0, 1), aim, strict=True):
             axes[camera] = _about(axes[camera][:, axis], size * _AIM * angle) @ axes[camera]

@@ -31,12 +31,12 @@ class Variation:
 
     texture: float = 0.0  # patterns on floor, table and walls, and in the sky
     video: float = 0.0  # the same, moving from decision to decision
-    light: float = 0.0  # direction, strength and tint of the light
+    light: float = 0.0  # direction, weakness and tint of the light
     robot_colour: float = 0.0  # colours of the robot
     object_colour: float = 0.0  # colours of what the robot can move
     fixture_colour: float = 0.0  # colours of what stands still; never of goals and marks
     distractors: float = 0.0  # things that only seem to lie about, up to 8
-    camera: float = 0.0  # where cameras stand (20 degrees, a tenth of the distance) and look
+    camera: float = 0.0  # where cameras stand (up to 12 degrees about the scene) and look
     mass: float = 0.0  # masses of objects, times or over up to 4
     friction: float = 0.0  # sliding friction, times or over up to 4
     damping: float = 0.0  # damping and dry friction of objects' joints, times or over up to 4

@@ -20,7 +20,7 @@ from ..rendering import load_mujoco
 from .patterns import Pattern
 
 _NEAR = 3e-4  # share of the distance within which two depths are the same surface
-_METRES = 0.8  # width of a tile on a surface that is seen from a metre or two [m]
+_TILES = 2.2  # tiles across the widest background box
 _SKY = 1.2  # tiles per radian
 
 
@@ -44,19 +44,19 @@ def seen(shot: Shot, model: Any, data: Any, geoms: Int64) -> Seen:
     rays = shot.rays().reshape(-1, 3)
     depth, best = shot.depth.ravel(), np.full(len(rays), np.inf)
     surface, place = np.full(len(rays), -1), _sky(rays)
+    width = _tile_width(model, geoms)
     for index, geom in enumerate(geoms):
         distance, spot = _meet(shot.place, rays, model, data, int(geom))
         nearer = distance < best
-        best[nearer], surface[nearer], place[nearer] = distance[nearer], index, spot[nearer]
+        best[nearer], surface[nearer], place[nearer] = distance[nearer], index, spot[nearer] / width
     with np.errstate(invalid="ignore"):
         same = np.abs(best - depth) < _NEAR * best
-    mask = same | (np.isinf(depth))
-    surface[np.isinf(depth)] = -1
-    place[np.isinf(depth)] = _sky(rays[np.isinf(depth)])
+    sky = ~same & (depth > shot.sky)
+    mask, surface[sky], place[sky] = same | sky, -1, _sky(rays[sky])
     return Seen(mask.reshape(shot.depth.shape), surface[mask], place[mask])
 
 
-def painted(frame: UInt8, what: Seen, patterns: Sequence[Pattern], time: float, level: float):
+def painted(frame: UInt8, what: Seen, patterns: Sequence[Pattern], time: float, level: float) -> UInt8:
     """Return the picture with `level` of its background replaced, UInt8["h w 3"].
 
     Surface i shows pattern i, counted round; light and shadow of the original stay.
@@ -85,7 +85,7 @@ def _sky(rays: Float64) -> Float64:
 def _meet(
     origin: Float64, rays: Float64, model: Any, data: Any, geom: int
 ) -> tuple[Float64, Float64]:
-    """Return where rays meet a plane or box first: depth Float64["n"] (inf: nowhere), place."""
+    """Return where rays meet a plane or box first: depth Float64["n"] (inf: nowhere), place [m]."""
     turn = data.geom_xmat[geom].reshape(3, 3)
     start, ways = (origin - data.geom_xpos[geom]) @ turn, rays @ turn
     half = model.geom_size[geom].astype(np.float64)
@@ -95,8 +95,14 @@ def _meet(
     across, along = (axis + 1) % 3, (axis + 2) % 3
     rows = np.arange(len(rays))
     # Planes reach far: their pattern is wider, or it would dissolve into noise.
-    width = _METRES * (2.0 if plane else 1.0)
-    return depth, np.stack([points[rows, across], points[rows, along]], axis=1) / width
+    scale = 0.5 if plane else 1.0
+    return depth, scale * np.stack([points[rows, across], points[rows, along]], axis=1)
+
+
+def _tile_width(model: Any, geoms: Int64) -> float:
+    """Return the width of a tile on a box [m]."""
+    boxes = geoms[model.geom_type[geoms] == load_mujoco().mjtGeom.mjGEOM_BOX]
+    return 2.0 * float(model.geom_size[boxes].max(initial=0.5)) / _TILES
 
 
 def _meet_plane(start: Float64, ways: Float64, half: Float64) -> tuple[Float64, Int64]:
