@@ -109,9 +109,7 @@ def _table(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64, float
     return middle[:2] - half[:2], middle[:2] + half[:2], float(middle[2] + half[2])
 
 
-def _kept_clear(
-    model: Any, data: Any, roles: Roles, height: float
-) -> tuple[Float64, Float64]:
+def _kept_clear(model: Any, data: Any, roles: Roles, height: float) -> tuple[Float64, Float64]:
     """Return centres Float64["n 2"] and radii Float64["n"] of what must not be hidden [m].
 
     Only what reaches above the table's `height` counts.

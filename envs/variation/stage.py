@@ -56,7 +56,9 @@ def seen(shot: Shot, model: Any, data: Any, geoms: Int64) -> Seen:
     return Seen(mask.reshape(shot.depth.shape), surface[mask], place[mask])
 
 
-def painted(frame: UInt8, what: Seen, patterns: Sequence[Pattern], time: float, level: float) -> UInt8:
+def painted(
+    frame: UInt8, what: Seen, patterns: Sequence[Pattern], time: float, level: float
+) -> UInt8:
     """Return the picture with `level` of its background replaced, UInt8["h w 3"].
 
     Surface i shows pattern i, counted round; light and shadow of the original stay.

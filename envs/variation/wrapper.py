@@ -54,6 +54,8 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
                 f"'{base.id}' simulates no forces, so these mean nothing to it: "
                 f"{', '.join(variation.dynamics)}"
             )
+        if _varied_within(env):
+            raise EnvError(f"'{base.id}' is varied already; give all levels to one wrapper")
         self._base, self.variation = base, variation
         self.views, self.task = base.views, base.task
         self.task_description = base.task_description
@@ -165,6 +167,14 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
         return {**info, "variant": self._variant}
+
+
+def _varied_within(env: gym.Env) -> bool:
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, VariedEnv):
+            return True
+        env = env.env
+    return False
 
 
 def vary(env: gym.Env, *, material: Material | None = None, **levels: Any) -> VariedEnv:

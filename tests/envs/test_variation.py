@@ -1,18 +1,10 @@
 """Looks change pictures only, dynamics change what actions do, and level 0 changes nothing."""
 
-import copy
-import dataclasses
-
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env as gymnasium_check
-from stable_baselines3.common.env_checker import check_env as sb3_check
-from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward.envs import make
-from embodied_reward.envs.variation import DYNAMICS, FACTORS, LOOKS, Material, Variation, vary
-from embodied_reward.envs.variation.draws import Draw
-from embodied_reward.errors import EnvError
+from embodied_reward.envs.variation import LOOKS, vary
 
 SWEEP = "embodied_reward/SweepToGoal-MediumStick-v0"
 PUSH = "embodied_reward/TablePush-v0"
