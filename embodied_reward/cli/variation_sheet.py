@@ -50,8 +50,7 @@ def draw_sheet(rows: Sequence[Row], path: Path, *, title: str) -> Path:
         sheet.paste(picture, (0, top))
         top += picture.height
     with replacing(path) as temporary:
-        # Few colours make a small file, and nothing of what matters is lost.
-        sheet.quantize(192).save(temporary, format="PNG", optimize=True)
+        sheet.save(temporary, format="PNG", optimize=True)
     return path
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from embodied_reward.types import Float64
+from embodied_reward.types import Float64, Int64
 
 from ..rendering import load_mujoco
 from .colour import rgb
@@ -18,6 +18,7 @@ from .roles import Roles
 
 MOST = 8
 _TRIES = 200
+_INNER = 0.75  # share of the table, about its middle, where things lie and cameras look
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def scattered(model: Any, data: Any, roles: Roles, level: float, draw: Draw) -> 
         return _gathered([], draw)
     low, high, height = table
     keep, radii = _kept_clear(model, data, roles, height)
-    scale, rng = 0.04 * float(np.min(high - low)), draw.rng
+    scale, rng = 0.05 * float(np.min(high - low)), draw.rng
     found: list[Float64] = []
     for _ in range(_TRIES):
         if len(found) >= int(np.ceil(level * MOST)):
@@ -95,18 +96,28 @@ def _gathered(found: list[Float64], draw: Draw) -> Distractors:
     )
 
 
+def has_room(model: Any, roles: Roles) -> bool:
+    """Return whether the scene has a surface for distractors."""
+    return bool(_boxes(model, roles).size)
+
+
+def _boxes(model: Any, roles: Roles) -> Int64:
+    box = model.geom_type == load_mujoco().mjtGeom.mjGEOM_BOX
+    return np.flatnonzero(roles.background_geoms & box)
+
+
 def _table(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64, float] | None:
-    """Return the corners Float64[2] and the height [m] of the surface under the task.
+    """Return the corners Float64[2] of the middle of the surface under the task, and its height.
 
     That is the broadest level background box; walls are narrow, and grounds are planes.
     """
-    box = model.geom_type == load_mujoco().mjtGeom.mjGEOM_BOX
-    boxes = np.flatnonzero(roles.background_geoms & box)
+    boxes = _boxes(model, roles)
     if not len(boxes):
         return None
     best = boxes[np.argmax(model.geom_size[boxes, :2].min(axis=1))]
     middle, half = data.geom_xpos[best], model.geom_size[best]
-    return middle[:2] - half[:2], middle[:2] + half[:2], float(middle[2] + half[2])
+    inner = _INNER * half[:2]
+    return middle[:2] - inner, middle[:2] + inner, float(middle[2] + half[2])
 
 
 def _kept_clear(model: Any, data: Any, roles: Roles, height: float) -> tuple[Float64, Float64]:

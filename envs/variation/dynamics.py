@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from embodied_reward.errors import EnvError
 from embodied_reward.types import Bool
 
 from ..rendering import load_mujoco
@@ -44,12 +43,6 @@ class Dynamics:
         self._model, self._roles = model, roles
         self._before: dict[str, np.ndarray] = {}
         self._flags = int(model.opt.disableflags)
-
-    def check(self, factors: Mapping[str, float]) -> None:
-        """Raise EnvError for a factor that has nothing to change in this model."""
-        for factor in factors:
-            if not WHAT[factor](self._model, self._roles):
-                raise EnvError(f"variation '{factor}' has nothing to vary here: {NEEDS[factor]}")
 
     def apply(self, factors: Mapping[str, float]) -> None:
         """Take back what was applied, then multiply; factor -> multiplier."""
@@ -179,11 +172,6 @@ def _undersides(model: Any, geoms: np.ndarray) -> np.ndarray:
     return down[model.geom_bodyid[geoms]]
 
 
-def _any_damping(model: Any, roles: Roles) -> bool:
-    total = model.dof_damping + model.dof_frictionloss
-    return bool((total[roles.object_dofs] > 0.0).any())
-
-
 Scale = Callable[[Any, Roles, float], None]
 
 SCALE: Mapping[str, Scale] = {
@@ -196,25 +184,3 @@ SCALE: Mapping[str, Scale] = {
     "object_size": _size,
 }
 """Factor -> what multiplies the model's numbers."""
-
-WHAT: Mapping[str, Callable[[Any, Roles], bool]] = {
-    "mass": lambda model, roles: bool(roles.objects.any()),
-    "friction": lambda model, roles: model.ngeom > 0,
-    "damping": _any_damping,
-    "gravity": lambda model, roles: bool(np.any(model.opt.gravity != 0.0)),
-    "actuator": lambda model, roles: model.nu > 0,
-    "robot": lambda model, roles: bool(roles.robot.any()),
-    "object_size": lambda model, roles: bool(roles.loose.any()),
-}
-"""Factor -> whether a model has something for it to change."""
-
-NEEDS: Mapping[str, str] = {
-    "mass": "no object moves",
-    "friction": "there are no geoms",
-    "damping": "no object's joint has damping or dry friction",
-    "gravity": "there is no gravity",
-    "actuator": "there are no actuators",
-    "robot": "no actuated joint was found",
-    "object_size": "every object hangs on something that stands still",
-}
-"""Factor -> why there is nothing."""

@@ -14,7 +14,7 @@ from .draws import Draw
 _ORBIT = np.deg2rad(12.0)  # of a camera about what it looks at
 _LIFT = np.deg2rad(8.0)
 _ROLL = np.deg2rad(5.0)
-_AIM = np.deg2rad(3.0)
+_AIM = 0.12  # share of half the field of view
 _DISTANCE = 0.05, 0.2  # shares of it; farther only, so that nothing leaves the picture
 _HELD = 0.25  # a camera on a robot turns by this share of the angles
 
@@ -28,8 +28,8 @@ def lit(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
     rng = draw.rng
     turn = _about([0.0, 0.0, 1.0], level * np.pi * (2.0 * draw.leading - 1.0))
     lean = _about([1.0, 0.0, 0.0], level * rng.uniform(-0.6, 0.6))
-    strength = 1.0 - level * rng.uniform(0.1, 0.45)
-    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(rng.random(), 0.8, 1.0)
+    strength = 1.0 - level * rng.uniform(0.05, 0.3)
+    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(rng.random(), 0.7, 1.0)
     head, given = model.vis.headlight, 0.5 * level * model.vis.headlight.diffuse
     yield head.ambient, head.ambient * strength * colour
     yield head.diffuse, (head.diffuse - given) * strength * colour
@@ -59,7 +59,8 @@ def moved_cameras(model: Any, data: Any, level: float, draw: Draw) -> Iterator[C
         places[camera] = pivot + farther * orbit @ (places[camera] - pivot)
         axes[camera] = orbit @ axes[camera]
         for axis, angle in zip((0, 1), aim, strict=True):
-            axes[camera] = _about(axes[camera][:, axis], size * _AIM * angle) @ axes[camera]
+            turn = size * _AIM * angle * np.deg2rad(model.cam_fovy[camera]) / 2.0
+            axes[camera] = _about(axes[camera][:, axis], turn) @ axes[camera]
     yield data.cam_xpos, places
     yield data.cam_xmat, axes.reshape(-1, 9)
 

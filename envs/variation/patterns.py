@@ -59,7 +59,7 @@ class Waves:
     def __init__(self, draw: Draw) -> None:
         rng = draw.rng
         self._colours = palette(draw, _COLOURS)
-        number = rng.integers(-4, 5, (_WAVES, 2))
+        number = rng.integers(-3, 4, (_WAVES, 2))
         number[np.all(number == 0, axis=1)] = 1, 2
         # Every wave travels about one colour band in 4 to 12 decisions.
         speed = rng.uniform(0.5, 1.5, _WAVES) * rng.choice([-1.0, 1.0], _WAVES)

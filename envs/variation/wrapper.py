@@ -16,6 +16,7 @@ from .costume import Costume, Material
 from .distractors import scattered
 from .draws import Draw
 from .dynamics import Dynamics, multiplier
+from .needs import check_needs
 from .roles import roles_of
 from .settings import Variation, checked_names
 
@@ -62,7 +63,7 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
         self._max_episode_steps = base._max_episode_steps
         self._roles = roles_of(base.model)
         self._dynamics = Dynamics(base.model, self._roles)
-        self._dynamics.check(variation.dynamics)
+        check_needs(variation.levels, base.model, self._roles)
         self._material = material or Material()
         self._source: np.random.Generator | None = None
         self._variant, self._costume = 0, None
