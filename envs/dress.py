@@ -44,13 +44,12 @@ class Shot:
 
 
 class Dress(Protocol):
-    """What a scene wears while its pictures are taken.
+    """What a scene wears while its pictures are taken."""
 
-    Attributes:
-        paints: `paint` wants to be called, which costs reading the depth of every pixel.
-    """
-
-    paints: bool
+    @property
+    def paints(self) -> bool:
+        """Whether `paint` wants to be called, which costs reading the depth of every pixel."""
+        ...
 
     def worn(self, model: Any, data: Any) -> AbstractContextManager[None]:
         """Change `mujoco.MjModel` and `mujoco.MjData` until the context ends, then put all back."""

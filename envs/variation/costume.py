@@ -10,14 +10,14 @@ import numpy as np
 from embodied_reward.types import UInt8
 
 from ..dress import Shot
-from . import stage
 from .changes import Change, changed
 from .colour import tint
 from .distractors import Distractors
 from .draws import Draw
 from .looks import lit, moved_cameras
-from .patterns import Pattern, moving_pattern, still_patterns
+from .patterns import moving_pattern, still_patterns
 from .roles import Roles
+from .stage import Layer, Stage
 
 _TEXTURES = 5  # different patterns in one scene; the last is the sky's
 
@@ -53,16 +53,17 @@ class Costume:
     material: Material = Material()
     time: float = 0.0
     distractors: Distractors | None = None
-    _layers: list[tuple[float, list[Pattern]]] = field(init=False)
+    _stage: Stage | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self._layers = list(self._all_layers())
-        self._background = np.flatnonzero(self.roles.background_geoms)
+        layers = list(self._layers())
+        background = np.flatnonzero(self.roles.background_geoms)
+        self._stage = Stage(background, layers) if layers else None
 
     @property
     def paints(self) -> bool:
         """Whether there is a background to paint."""
-        return bool(self._layers)
+        return self._stage is not None
 
     @contextlib.contextmanager
     def worn(self, model: Any, data: Any) -> Iterator[None]:
@@ -77,17 +78,15 @@ class Costume:
 
     def paint(self, shot: Shot, model: Any, data: Any) -> UInt8:
         """Paint the patterns onto the background."""
-        what, frame = stage.seen(shot, model, data, self._background), shot.frame
-        for level, patterns in self._layers:
-            frame = stage.painted(frame, what, patterns, self.time, level)
-        return frame
+        assert self._stage is not None
+        return self._stage.paint(shot, model, data, self.time)
 
-    def _all_layers(self) -> Iterator[tuple[float, list[Pattern]]]:
+    def _layers(self) -> Iterator[Layer]:
         if level := self.levels.get("texture", 0.0):
             draw = self.draws("texture")
-            yield level, still_patterns(draw, _TEXTURES, self.material.pictures)
+            yield Layer(level, still_patterns(draw, _TEXTURES, self.material.pictures))
         if level := self.levels.get("video", 0.0):
-            yield level, [moving_pattern(self.draws("video"), self.material.videos)]
+            yield Layer(level, [moving_pattern(self.draws("video"), self.material.videos)])
 
     def _changes(self, model: Any, data: Any) -> Iterator[Change]:
         geoms = {

@@ -5,7 +5,7 @@ frame depends on the decision it belongs to and not on how many were rendered be
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -22,7 +22,13 @@ Texture = Callable[[np.random.Generator], Float64]
 
 
 class Pattern(Protocol):
-    """What a surface shows."""
+    """What a surface shows.
+
+    Attributes:
+        moves: it looks different at different times.
+    """
+
+    moves: ClassVar[bool]
 
     def at(self, time: float) -> Float64:
         """Return a tile Float64["n n 3"] in [0, 1] at a time [decisions]."""
@@ -31,6 +37,8 @@ class Pattern(Protocol):
 
 class Still:
     """The same tile at all times; `tile` is Float64["n n 3"] in [0, 1]."""
+
+    moves: ClassVar[bool] = False
 
     def __init__(self, tile: Float64) -> None:
         self._tile = tile
@@ -42,6 +50,8 @@ class Still:
 
 class Clip:
     """Frames of a video, UInt8["t h w 3"], there and back again, so that it has no jump."""
+
+    moves: ClassVar[bool] = True
 
     def __init__(self, frames: UInt8, start: int) -> None:
         self._frames, self._start = frames, start
@@ -55,6 +65,8 @@ class Clip:
 
 class Waves:
     """Plane waves that travel and interfere, in a palette: a procedural video."""
+
+    moves: ClassVar[bool] = True
 
     def __init__(self, draw: Draw) -> None:
         rng = draw.rng

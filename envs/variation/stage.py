@@ -7,8 +7,8 @@ and the floor, whatever the camera does, and all cameras agree. It needs no seco
 texture in the model and no recompilation, so it works on models of other people.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,63 +26,120 @@ _SKY = 1.2  # tiles per radian
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The background pixels of one picture.
+class Layer:
+    """Patterns over the background; surface i shows pattern i, counted round.
 
     Attributes:
-        mask: Bool["h w"].
-        surface: Int64["n"], which background geom each of them shows; -1 is the sky.
-        place: Float64["n 2"], where on it, in tiles.
-        blur: Float64["n"], width of a pixel there, in tiles.
+        level: weight in [0, 1] over what was there.
+        patterns: at least one; the last is the sky's.
     """
 
-    mask: Bool
+    level: float
+    patterns: Sequence[Pattern]
+
+
+@dataclass(frozen=True)
+class Backdrop:
+    """What every pixel n = h * w of a view would show if there were only background.
+
+    Attributes:
+        depth: Float64["n"], along the optical axis [m]; inf where there is none.
+        surface: Int64["n"], which background geom; -1 where there is none.
+        place: Float64["n 2"], where on it, in tiles.
+        blur: Float64["n"], width of a pixel there, in tiles.
+        sky: Float64["n 2"], where in the sky the pixel looks, in tiles.
+        still: layer -> colours, of layers that do not move.
+    """
+
+    depth: Float64
     surface: Int64
     place: Float64
     blur: Float64
+    sky: Float64
+    still: dict[int, tuple[Float64, Float64]] = field(default_factory=dict)
 
 
-def seen(shot: Shot, model: Any, data: Any, geoms: Int64) -> Seen:
-    """Return what the picture shows of background `geoms`, Int64["geoms"], and of the sky."""
+class Stage:
+    """Paints layers of patterns over the background of pictures.
+
+    Remembers per view what the background is, for as long as camera and background stand still.
+
+    Args:
+        geoms: the background, Int64["geoms"].
+        layers: painted one over the other.
+    """
+
+    def __init__(self, geoms: Int64, layers: Sequence[Layer]) -> None:
+        self._geoms, self._layers = geoms, layers
+        self._known: dict[str, tuple[Hashable, Backdrop]] = {}
+
+    def paint(self, shot: Shot, model: Any, data: Any, time: float) -> UInt8:
+        """Return the picture with its background painted over, UInt8["h w 3"]."""
+        behind = self._backdrop(shot, model, data)
+        same, sky = _shown(behind, shot)
+        old = shot.frame.reshape(-1, 3) / 255.0
+        shade = (0.45 + 0.75 * old.mean(axis=1, keepdims=True))[same]
+        new = old.copy()
+        for index, layer in enumerate(self._layers):
+            surfaces, heaven = _colours(behind, index, layer, time)
+            new[same] += layer.level * (np.minimum(surfaces[same] * shade, 1.0) - new[same])
+            new[sky] += layer.level * (heaven[sky] - new[sky])
+        return np.rint(255.0 * new).astype(np.uint8).reshape(shot.frame.shape)
+
+    def _backdrop(self, shot: Shot, model: Any, data: Any) -> Backdrop:
+        poses = (shot.place, shot.axes, data.geom_xpos[self._geoms], data.geom_xmat[self._geoms])
+        key = (shot.focal, *(pose.tobytes() for pose in poses))
+        if shot.view not in self._known or self._known[shot.view][0] != key:
+            self._known[shot.view] = key, backdrop(shot, model, data, self._geoms)
+        return self._known[shot.view][1]
+
+
+def backdrop(shot: Shot, model: Any, data: Any, geoms: Int64) -> Backdrop:
+    """Return the background of a view; meets every ray with every geom, so worth remembering."""
     rays = shot.rays().reshape(-1, 3)
-    depth, best = shot.depth.ravel(), np.full(len(rays), np.inf)
-    surface, place, blur = np.full(len(rays), -1), _sky(rays), np.zeros(len(rays))
-    width = _tile_width(model, geoms)
+    count, width = len(rays), _tile_width(model, geoms)
+    best, surface = np.full(count, np.inf), np.full(count, -1)
+    place, blur = np.zeros((count, 2)), np.zeros(count)
     for index, geom in enumerate(geoms):
         met = _meet(shot.place, rays, model, data, int(geom))
         nearer = met.depth < best
         best[nearer], surface[nearer] = met.depth[nearer], index
         place[nearer] = met.place[nearer] / width
         blur[nearer] = met.spread[nearer] / shot.focal / width
+    return Backdrop(best, surface, place, blur, _sky(rays))
+
+
+def _shown(behind: Backdrop, shot: Shot) -> tuple[Bool, Bool]:
+    """Return Bool["n"] twice: the pixel shows the background, the pixel shows the sky."""
+    depth = shot.depth.ravel()
     with np.errstate(invalid="ignore"):
-        same = np.abs(best - depth) < _NEAR * best
-    sky = ~same & (depth > shot.sky)
-    mask, surface[sky], place[sky], blur[sky] = same | sky, -1, _sky(rays[sky]), 0.0
-    return Seen(mask.reshape(shot.depth.shape), surface[mask], place[mask], blur[mask])
+        same = np.abs(behind.depth - depth) < _NEAR * behind.depth
+    same &= np.isfinite(behind.depth)
+    return same, ~same & (depth > shot.sky)
 
 
-def painted(
-    frame: UInt8, what: Seen, patterns: Sequence[Pattern], time: float, level: float
-) -> UInt8:
-    """Return the picture with `level` of its background replaced, UInt8["h w 3"].
+def _colours(behind: Backdrop, index: int, layer: Layer, time: float) -> tuple[Float64, Float64]:
+    """Return what background and sky look like at each pixel, Float64["n 3"] each.
 
-    Surface i shows pattern i, counted round; light and shadow of the original stay. Far away,
-    where a pixel is wide, a pattern fades into its mean instead of flickering.
+    Far away, where a pixel is wide, a pattern fades into its mean instead of flickering.
     """
-    old = frame[what.mask].astype(np.float64) / 255.0
-    new = np.empty_like(old)
-    for index in np.unique(what.surface):
-        mine = what.surface == index
-        tile = patterns[int(index) % len(patterns)].at(time)
-        cell = np.floor((what.place[mine] % 1.0) * len(tile)).astype(int) % len(tile)
-        far = np.clip((what.blur[mine, None] - _SHARP) / _SHARP, 0.0, 1.0)
-        colour = (1.0 - far) * tile[cell[:, 1], cell[:, 0]] + far * tile.mean(axis=(0, 1))
-        shade = 0.45 + 0.75 * old[mine].mean(axis=1, keepdims=True)
-        new[mine] = colour * (shade if index >= 0 else 1.0)
-    out = frame.copy()
-    mixed = (1.0 - level) * old + level * np.clip(new, 0.0, 1.0)
-    out[what.mask] = np.rint(255.0 * mixed).astype(np.uint8)
-    return out
+    if index in behind.still:
+        return behind.still[index]
+    tiles = np.stack([pattern.at(time) for pattern in layer.patterns])
+    which = behind.surface % len(tiles)
+    far = np.clip((behind.blur[:, None] - _SHARP) / _SHARP, 0.0, 1.0)
+    surfaces = tiles[(which, *_cells(behind.place, tiles.shape[1]))]
+    surfaces += far * (tiles.mean(axis=(1, 2))[which] - surfaces)
+    found = surfaces, tiles[(-1, *_cells(behind.sky, tiles.shape[1]))]
+    if not any(pattern.moves for pattern in layer.patterns):
+        behind.still[index] = found
+    return found
+
+
+def _cells(place: Float64, size: int) -> tuple[Int64, Int64]:
+    """Return row and column in a tile that repeats, of places Float64["n 2"] in tiles."""
+    cell = np.floor(place * size).astype(np.int64) % size
+    return cell[:, 1], cell[:, 0]
 
 
 def _sky(rays: Float64) -> Float64:

@@ -97,9 +97,8 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
 
     def step(self, action: Float32) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Step; moving backgrounds go on by one decision."""
-        if self._costume is None:
-            return self.env.step(action)
-        self._costume.time += 1.0
+        if self._costume is not None:
+            self._costume.time += 1.0
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, float(reward), terminated, truncated, self._told(info)
 
@@ -167,7 +166,7 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
         return observation | ({"pixels": self.frames()} if "pixels" in observation else {})
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
-        return {**info, "variant": self._variant}
+        return {**info, "variant": self._variant} if self.variation.levels else info
 
 
 def _varied_within(env: gym.Env) -> bool:
