@@ -49,7 +49,7 @@ def tint(model: Any, geoms: Bool, level: float, draw: Draw) -> list[Change]:
     roots = model.body_rootid[model.geom_bodyid]
     now = shown_colours(model)
     chosen = [int(root) for root in np.unique(roots[geoms])]
-    saturation = draw.rng.uniform(0.55, 0.9)
+    saturation = 0.725 + 0.175 * draw.numbers[0]
     for i, root in enumerate(chosen):
         mine = geoms & (roots == root)
         light = 0.45 + 0.5 * (now[mine, :3] @ _LUMA)

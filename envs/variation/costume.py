@@ -1,6 +1,7 @@
 """The looks of one variant: what a scene wears while its pictures are taken."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,8 @@ class Costume:
     _stage: Stage | None = field(init=False)
 
     def __post_init__(self) -> None:
+        # One `Draw` per factor for all pictures: seeding a generator costs as much as a light.
+        self.draws = functools.cache(self.draws)
         layers = list(self._layers())
         background = np.flatnonzero(self.roles.background_geoms)
         self._stage = Stage(background, layers) if layers else None

@@ -16,6 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
+from embodied_reward.types import Float64
+
 from .settings import SPLITS
 
 CELLS = 6  # of each half
@@ -41,6 +43,11 @@ class Draw:
     def rng(self) -> np.random.Generator:
         """The factor's own generator; the leading number does not come from it."""
         return np.random.default_rng([1, *self._key])
+
+    @cached_property
+    def numbers(self) -> Float64:
+        """Uniform numbers in [-1, 1), Float64[256], for what is computed anew at every picture."""
+        return np.random.default_rng([2, *self._key]).uniform(-1.0, 1.0, 256)
 
     @cached_property
     def leading(self) -> float:

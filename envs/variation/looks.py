@@ -25,11 +25,11 @@ def lit(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
     The azimuth leads. The headlight gives some of its light to the lamps, or no direction would
     be seen where scenes are lit from the camera.
     """
-    rng = draw.rng
+    lean, dimness, hue = draw.numbers[0], (draw.numbers[1] + 1.0) / 2.0, draw.numbers[2]
     turn = _about([0.0, 0.0, 1.0], level * np.pi * (2.0 * draw.leading - 1.0))
-    lean = _about([1.0, 0.0, 0.0], level * rng.uniform(-0.6, 0.6))
-    strength = 1.0 - level * rng.uniform(0.05, 0.3)
-    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(rng.random(), 0.7, 1.0)
+    turn = _about([1.0, 0.0, 0.0], level * 0.6 * lean) @ turn
+    strength = 1.0 - level * (0.05 + 0.25 * dimness)
+    colour = (1.0 - 0.5 * level) + 0.5 * level * rgb(hue, 0.7, 1.0)
     head, given = model.vis.headlight, 0.5 * level * model.vis.headlight.diffuse
     yield head.ambient, head.ambient * strength * colour
     yield head.diffuse, (head.diffuse - given) * strength * colour
@@ -38,8 +38,8 @@ def lit(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
     lamps = model.light_diffuse + 1.5 * given / max(model.nlight, 1)
     yield model.light_diffuse, lamps * strength * colour
     middle = model.stat.center
-    yield data.light_xpos, middle + (data.light_xpos - middle) @ (lean @ turn).T
-    yield data.light_xdir, data.light_xdir @ (lean @ turn).T
+    yield data.light_xpos, middle + (data.light_xpos - middle) @ turn.T
+    yield data.light_xdir, data.light_xdir @ turn.T
 
 
 def moved_cameras(model: Any, data: Any, level: float, draw: Draw) -> Iterator[Change]:
@@ -49,12 +49,12 @@ def moved_cameras(model: Any, data: Any, level: float, draw: Draw) -> Iterator[C
     scene's middle; one that a robot carries turns a little where it is.
     """
     places, axes = data.cam_xpos.copy(), data.cam_xmat.reshape(-1, 3, 3).copy()
-    rng = draw.rng
     for camera in range(model.ncam):
         held = model.body_weldid[model.cam_bodyid[camera]] != 0
         size = level * (_HELD if held else 1.0)
-        orbit = _orbit(axes[camera], size, draw.signed, rng)
-        aim, farther = rng.uniform(-1.0, 1.0, 2), 1.0 + size * rng.uniform(*_DISTANCE)
+        lift, roll, *aim, back = np.roll(draw.numbers, -5 * camera)[:5]
+        orbit = _orbit(axes[camera], size, draw.signed, lift, roll)
+        farther = 1.0 + size * (_DISTANCE[0] + (_DISTANCE[1] - _DISTANCE[0]) * (back + 1.0) / 2.0)
         pivot = places[camera] if held else _pivot(model, places[camera], axes[camera])
         places[camera] = pivot + farther * orbit @ (places[camera] - pivot)
         axes[camera] = orbit @ axes[camera]
@@ -65,8 +65,7 @@ def moved_cameras(model: Any, data: Any, level: float, draw: Draw) -> Iterator[C
     yield data.cam_xmat, axes.reshape(-1, 9)
 
 
-def _orbit(axes: Float64, size: float, signed: float, rng: np.random.Generator) -> Float64:
-    lift, roll = rng.uniform(-1.0, 1.0, 2)
+def _orbit(axes: Float64, size: float, signed: float, lift: float, roll: float) -> Float64:
     around = _about([0.0, 0.0, 1.0], size * _ORBIT * signed)
     up = _about(axes[:, 0], size * _LIFT * lift)
     return around @ up @ _about(axes[:, 2], size * _ROLL * roll)
