@@ -117,6 +117,16 @@ class MetaWorldEnv(MujocoEnv):
         """The wrapped `metaworld` environment, for geometry (`sim.model`, `sim.data`)."""
         return self._sim
 
+    @property
+    def model(self) -> Any:
+        """The scene's `mujoco.MjModel`."""
+        return self._sim.model
+
+    @property
+    def data(self) -> Any:
+        """The scene's `mujoco.MjData`."""
+        return self._sim.data
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,8 +1,9 @@
 """What the MuJoCo environments share: settings, spaces, drawing, most of a fingerprint."""
 
 import importlib.metadata
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +12,7 @@ from embodied_reward.types import UInt8
 
 from .arguments import check_at_least_one, checked_size
 from .base import VisualEnv
+from .dress import Dress
 from .rendering import Camera, ViewRenderer, check_quality, gl_renderer, resolve_quality
 
 
@@ -19,9 +21,11 @@ class MujocoEnv(VisualEnv):
 
     Attributes:
         suite: first part of the environment's id.
+        kinematic: places its bodies by itself; masses, frictions and forces mean nothing to it.
     """
 
     suite: str
+    kinematic: ClassVar[bool] = False
     _state_spaces: dict[str, gym.Space]
 
     def _configure(
@@ -50,6 +54,17 @@ class MujocoEnv(VisualEnv):
         self.render_mode = "rgb_array"
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps / action_repeat}
         self._renderer: ViewRenderer | None = None
+        self._dress: Dress | None = None
+
+    @property
+    @abstractmethod
+    def model(self) -> Any:
+        """The simulator's `mujoco.MjModel`."""
+
+    @property
+    @abstractmethod
+    def data(self) -> Any:
+        """The simulator's `mujoco.MjData`."""
 
     @property
     def id(self) -> str:
@@ -60,6 +75,22 @@ class MujocoEnv(VisualEnv):
     def action_repeat(self) -> int:
         """Simulator steps per decision."""
         return self._repeat
+
+    @property
+    def first_seed(self) -> int | None:
+        """The constructor's seed until a reset has used it, then None."""
+        return self._first_seed
+
+    def wear(self, dress: Dress | None) -> None:
+        """Take all further pictures of the scene in this dress; None is the scene itself."""
+        self._dress = dress
+        self._forget_frames()
+
+    def upload_meshes(self) -> None:
+        """Draw meshes as the model has them now; call after their vertices have changed."""
+        self._forget_frames()
+        if self._renderer is not None:
+            self._renderer.upload_meshes()
 
     def fingerprint(self) -> dict[str, Any]:
         """Return versions, renderer, quality and settings, as JSON values."""
@@ -111,4 +142,4 @@ class MujocoEnv(VisualEnv):
         if self._renderer is None:
             chosen = cameras or {view: Camera(view) for view in self.views}
             self._renderer = ViewRenderer(model, dict(chosen), self._size, self._quality)
-        return self._renderer.render(data)
+        return self._renderer.render(data, self._dress)

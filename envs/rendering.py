@@ -1,6 +1,7 @@
 """Pictures from MuJoCo: one renderer per environment, cheap flags where GL is software."""
 
 import atexit
+import contextlib
 import functools
 import importlib
 import logging
@@ -15,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
-from embodied_reward.types import Bool, UInt8
+from embodied_reward.types import Bool, Float64, UInt8
+
+from .dress import Dress, Shot
 
 QUALITIES = ("auto", "fast", "full")
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software rasterizer")
 _PACKAGES = "libegl1 libgl1-mesa-dri libgles2"
 _CHOSEN = {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"}  # any of these: leave MuJoCo's choice
 _HIDDEN = 5  # a geom group that MuJoCo does not draw by default
+_SKY = 0.3  # share of the far plane's distance; a skybox's nearest point is beyond it
 _MESH = 7  # mujoco.mjtGeom.mjGEOM_MESH
 _log = logging.getLogger(__name__)
 
@@ -153,24 +157,70 @@ class ViewRenderer:
         _close_at_exit()
         _open.add(self)
 
-    def render(self, data: Any) -> dict[str, UInt8]:
-        """Render every view of `mujoco.MjData`: view -> UInt8["h w 3"], upright RGB."""
-        return {view: self._picture(data, camera) for view, camera in self._cameras.items()}
+    def render(self, data: Any, dress: Dress | None = None) -> dict[str, UInt8]:
+        """Render every view of `mujoco.MjData`: view -> UInt8["h w 3"], upright RGB.
+
+        Args:
+            data: `mujoco.MjData`, after a forward pass.
+            dress: what the scene wears in these pictures.
+        """
+        with dress.worn(self._model, data) if dress else contextlib.nullcontext():
+            return {v: self._picture(data, camera, dress) for v, camera in self._cameras.items()}
+
+    def upload_meshes(self) -> None:
+        """Draw meshes as the model has them now; call after their vertices have changed."""
+        mujoco = load_mujoco()
+        self._renderer._gl_context.make_current()
+        for mesh in range(self._model.nmesh):
+            mujoco.mjr_uploadMesh(self._model, self._renderer._mjr_context, mesh)
 
     def close(self) -> None:
         """Free the GL context; safe to call twice."""
         self._renderer.close()
         _open.discard(self)
 
-    def _picture(self, data: Any, camera: Camera) -> UInt8:
+    def _picture(self, data: Any, camera: Camera, dress: Dress | None) -> UInt8:
         groups = self._model.geom_group.copy()
         if self.quality == "fast":  # without shadows and reflections, what is outside is nothing
             unseen = meshes_outside(self._model, data, camera.name, self._aspect)
             self._model.geom_group[unseen] = _HIDDEN
         self._renderer.update_scene(data, camera.name)
         self._model.geom_group[:] = groups
+        if dress is not None:
+            dress.add(self._renderer.scene)
         frame = self._renderer.render()
+        if dress is not None and dress.paints:
+            frame = dress.paint(self._shot(frame, data, camera.name), self._model, data)
         return np.ascontiguousarray(frame[::-1, ::-1] if camera.half_turn else frame)
+
+    def _shot(self, frame: UInt8, data: Any, camera: str) -> Shot:
+        """Return the picture that was rendered last with what its camera knows."""
+        depth, view = np.empty(frame.shape[:2], np.float32), data.camera(camera)
+        renderer = self._renderer
+        load_mujoco().mjr_readPixels(None, depth, renderer._rect, renderer._mjr_context)
+        focal = 0.5 * frame.shape[0] / np.tan(np.deg2rad(self._model.camera(camera).fovy[0]) / 2)
+        metres = metric_depth(self._model, depth[::-1])
+        return Shot(
+            view=camera,
+            frame=frame,
+            depth=metres,
+            place=view.xpos.copy(),
+            axes=view.xmat.reshape(3, 3).copy(),
+            focal=float(focal),
+            sky=_SKY * self._model.vis.map.zfar * self._model.stat.extent,
+        )
+
+
+def metric_depth(model: Any, buffer: Any) -> Float64:
+    """Return distances along the optical axis [m] from MuJoCo's depth buffer; inf at its far end.
+
+    The buffer is reversed, 1 at the near plane n and 0 at the far plane f, and projective:
+    z = f n / (b (f - n) + n).
+    """
+    near = model.vis.map.znear * model.stat.extent
+    far = model.vis.map.zfar * model.stat.extent
+    depth = far * near / (buffer.astype(np.float64) * (far - near) + near)
+    return np.where(buffer <= 0.0, np.inf, depth)
 
 
 def place_cameras(model: Any, cameras: Mapping[str, Camera]) -> None:

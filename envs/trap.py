@@ -44,8 +44,8 @@ _SCENE = f"""
     <light pos=".2 -.5 1.2" dir=".2 .4 -1" diffuse=".15 .15 .15" directional="true"/>
     <camera name="front" pos=".45 -1.42 .98" xyaxes="1 0 0 0 .53 .85" fovy="40"/>
     <camera name="top" pos=".45 0 2" xyaxes="1 0 0 0 1 0" fovy="36"/>
-    <geom type="plane" size="9 9 .1" pos="0 0 -.3" rgba=".28 .3 .34 1"/>
-    <geom type="box" size=".53 .2 .06" pos=".45 0 -.06" rgba=".74 .68 .58 1"/>
+    <geom name="ground" type="plane" size="9 9 .1" pos="0 0 -.3" rgba=".28 .3 .34 1"/>
+    <geom name="table" type="box" size=".53 .2 .06" pos=".45 0 -.06" rgba=".74 .68 .58 1"/>
     <geom type="box" size=".01 .15 .002" pos="-.02 0 .001" rgba=".5 .45 .4 1"/>
     <geom type="cylinder" size=".055 .003" pos="{LENGTH} 0 .003" rgba=".1 .35 .75 1"/>
     <geom type="cylinder" size=".034 .004" pos="{LENGTH} 0 .003" rgba=".03 .03 .05 1"/>
@@ -122,6 +122,7 @@ class TrapEnv(MujocoEnv):
     """
 
     suite = "trap"
+    kinematic = True
 
     def __init__(
         self,
@@ -160,6 +161,16 @@ class TrapEnv(MujocoEnv):
         self._finish_spaces()
         self._place: Float64 | None = None
         self._attempts, self._locked = 0, False
+
+    @property
+    def model(self) -> Any:
+        """The scene's `mujoco.MjModel`."""
+        return self._model
+
+    @property
+    def data(self) -> Any:
+        """The scene's `mujoco.MjData`."""
+        return self._data
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

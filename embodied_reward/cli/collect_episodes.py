@@ -50,9 +50,17 @@ def collect_episodes(
                 f"'{config.quality}' failed {ATTEMPTS} times on episode {recorder.next_index} of "
                 f"'{config.env.id}'; raise --env.horizon or add --only_success=false"
             )
-        recorder.save_episode(env.task_description, attempt=attempt, behaviour=behaviour)
+        facts = {"attempt": attempt, "behaviour": behaviour, **_variant(env)}
+        recorder.save_episode(env.task_description, **facts)
         on_done()
     return retried
+
+
+def _variant(env: "VisualEnv") -> dict[str, int]:
+    """Return the number of the variant that the episode showed, where something varies."""
+    from embodied_reward.envs.variation import VariedEnv
+
+    return {"variant": env.variant} if isinstance(env, VariedEnv) else {}
 
 
 def _attempt(

@@ -1,8 +1,10 @@
 """The `--env.*` group that every verb with an environment shares."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from embodied_reward.cli.env_variation import VariationConfig, varied
 
 if TYPE_CHECKING:
     from embodied_reward.envs import VisualEnv
@@ -17,6 +19,7 @@ class EnvConfig:
     action_repeat: int = 1  # simulator steps per decision
     reward: str = "success"  # the task's own reward: success (0 or 1) or dense
     render_quality: str = "auto"  # auto, fast (no shadows or multisampling) or full
+    variation: VariationConfig = field(default_factory=VariationConfig)
 
 
 def make_env(
@@ -37,14 +40,16 @@ def make_env(
         **kwargs: `pixels` or `terminate_on_success`, see `embodied_reward.envs.make`.
 
     Raises:
-        EnvError: unknown environment or view (naming the nearest), or a value out of range.
+        EnvError: unknown environment or view (naming the nearest), a value out of range, or a
+            variation that has nothing to vary here.
+        ConfigError: a folder of backgrounds that does not hold any.
         MissingDependencyError: the simulator is not installed.
     """
     from embodied_reward import envs
 
     if views:
         kwargs["views"] = tuple(views)
-    return envs.make(
+    env = envs.make(
         config.id,
         size=size,
         seed=seed,
@@ -54,3 +59,4 @@ def make_env(
         quality=config.render_quality,
         **kwargs,
     )
+    return varied(env, config.variation)

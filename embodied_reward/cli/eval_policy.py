@@ -8,6 +8,7 @@ The environment is the one the policy was trained in, unless --env.* says otherw
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,16 @@ def with_trained_env(argv: list[str]) -> list[str]:
     from embodied_reward.policies.checkpoint import load_policy
 
     env = load_policy(given["policy.path"]).spec.meta.get("env", {})
-    return [*(f"--env.{key}={value}" for key, value in env.items()), *argv]
+    return [*_words(env, "--env."), *argv]
+
+
+def _words(tree: dict[str, Any], prefix: str) -> Iterator[str]:
+    """Yield a nested dict as `--group.field=value`."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _words(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={value}"
 
 
 def eval_policy(config: EvalPolicyConfig) -> int:
