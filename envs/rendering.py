@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
-from embodied_reward.types import Bool, UInt8
+from embodied_reward.types import Bool, Int32, UInt8
 
 QUALITIES = ("auto", "fast", "full")
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "software rasterizer")
@@ -157,12 +157,23 @@ class ViewRenderer:
         """Render every view of `mujoco.MjData`: view -> UInt8["h w 3"], upright RGB."""
         return {view: self._picture(data, camera) for view, camera in self._cameras.items()}
 
+    def segment(self, data: Any) -> dict[str, Int32]:
+        """Return what every pixel shows: view -> Int32["h w 2"], number and `mujoco.mjtObj` type.
+
+        -1 where there is nothing. Transparent things count as if they were not.
+        """
+        self._renderer.enable_segmentation_rendering()
+        try:
+            return {view: self._picture(data, camera) for view, camera in self._cameras.items()}
+        finally:
+            self._renderer.disable_segmentation_rendering()
+
     def close(self) -> None:
         """Free the GL context; safe to call twice."""
         self._renderer.close()
         _open.discard(self)
 
-    def _picture(self, data: Any, camera: Camera) -> UInt8:
+    def _picture(self, data: Any, camera: Camera) -> Any:
         groups = self._model.geom_group.copy()
         if self.quality == "fast":  # without shadows and reflections, what is outside is nothing
             unseen = meshes_outside(self._model, data, camera.name, self._aspect)

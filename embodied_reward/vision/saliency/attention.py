@@ -14,8 +14,8 @@ the rows are weighted by
 
     w_t = |x_t . ds/dx_t|,  divided by its sum.
 
-Where a class token is read, w is 1 for it and 0 elsewhere: the published rule. Relevance of the picture's patches alone becomes the map; class and register tokens
-have no place in it.
+Where a class token is read, w is 1 for it and 0 elsewhere: the published rule. Relevance of the
+picture's patches alone becomes the map; class and register tokens have no place in it.
 """
 
 import torch

@@ -87,8 +87,8 @@ def chain_of(network: nn.Module) -> Chain:
     if isinstance(network, nn.Sequential):
         return Chain(tuple(_stages(list(network))), 0.0, 1.0)
     raise ConfigError(
-        f"--saliency=lrp has rules for our convolutional encoders (conv64, conv112) and the encoder "
-        f"is a {type(network).__name__}; take attention for a transformer, or normgrad"
+        "--saliency=lrp has rules for our convolutional encoders (conv64, conv112) and the "
+        f"encoder is a {type(network).__name__}; take attention for a transformer, or normgrad"
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from embodied_reward.types import Bool, Float64
 
 LEAST = 1e-30
-"""A map whose sum is not above this has nothing to say: the score does not depend on the picture."""
+"""A map whose sum is not above this says nothing: the score does not depend on the picture."""
 
 
 @dataclass(frozen=True)
