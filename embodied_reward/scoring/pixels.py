@@ -94,7 +94,8 @@ class PixelPipeline:
         """
         h, w = self._resized_to(height, width) or (height, width)
         if self.crop is not None:
-            top, left = ((have - want) // 2 for have, want in zip((h, w), self.crop, strict=True))
+            # Towards zero, as padding rounds; where there is more than the crop it is the floor.
+            top, left = (int((a - b) / 2) for a, b in zip((h, w), self.crop, strict=True))
             below, right = h - self.crop[0] - top, w - self.crop[1] - left
             # Negative where the input was padded: that is cut away again.
             maps = torch.nn.functional.pad(maps, [left, right, top, below])
