@@ -18,7 +18,7 @@ def region_sums(values: Float64, labels: Int64) -> Float64:
         Float64["k"]; 0 where no pixel has that label.
     """
     _check(values, labels)
-    return np.bincount(labels.ravel(), values.ravel())
+    return np.bincount(labels.ravel(), values.ravel()).astype(np.float64)
 
 
 def region_map(values: Float64, labels: Int64) -> Float64:
