@@ -5,7 +5,8 @@
 For every task and seed: `er collect` of ten demonstrations, one `er train-reward` per method with
 its defaults, and one `er audit-reward` of all of them on unseen scenes. Finished parts are kept.
 Writes `saliency.json` and prints the table of docs/saliency.md: ratio of saliency to area on
-gripper and objects, mean over seeds, lowest and highest in brackets.
+gripper and objects, mean over seeds, lowest and highest in brackets; then by part; then whether
+models that look there more are also better (Spearman with true progress on unseen episodes).
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from runs import er, train
+
+from embodied_reward.math.statistics import spearman
 
 TASKS = {
     "embodied_reward/SweepToGoal-MediumStick-v0": (
@@ -58,13 +61,39 @@ def audit(folder: Path, task: str, seed: int, episodes: int) -> list[dict]:
     return json.loads((out / "saliency.json").read_text())["rows"]
 
 
+def folder_of(task: str, seed: int, options: argparse.Namespace) -> Path:
+    return options.out / f"{task.rpartition('/')[2]}_{seed}"
+
+
 def one(task: str, seed: int, options: argparse.Namespace) -> list[dict]:
-    folder = options.out / f"{task.rpartition('/')[2]}_{seed}"
+    folder = folder_of(task, seed, options)
     demos = collect(folder / "demos", task, seed)
     for method in METHODS:
         more = f"--reward_model.type={method}"
         train(folder / method, demos, seed, options.steps, more)
     return audit(folder, task, seed, options.episodes)
+
+
+def judged(folder: Path, task: str, seed: int, steps: int) -> dict[str, float]:
+    """Spearman with true progress on twenty unseen episodes of mixed quality, per method."""
+    unseen, out = folder / "unseen", folder / f"eval_{steps}"
+    if not unseen.exists():
+        env = (f"--env.id={task}", *AUDIT[task], "--quality=mixed", "--episodes=20")
+        er("collect", *env, f"--seed={1000 + seed}", f"--output_dir={unseen}")
+    if not (out / "metrics.json").exists():
+        first, *others = (str(folder / method) for method in METHODS)
+        er(
+            "eval-reward",
+            f"--reward_model.path={first}",
+            f"--compare={','.join(others)}",
+            f"--dataset.root={unseen}",
+            f"--reference.root={folder / 'demos'}",
+            *("--videos=0", "--robustness=0", "--resamples=10"),
+            f"--output_dir={out}",
+        )
+    report = json.loads((out / "metrics.json").read_text())
+    entries = dict(zip(METHODS, [report, *report["compared"].values()], strict=True))
+    return {name: entry["metrics"]["spearman"]["value"] for name, entry in entries.items()}
 
 
 def ratios(runs: list[list[dict]], model: str, method: str, view: str, group: str) -> list[float]:
@@ -114,6 +143,21 @@ def parts_table(task: str, runs: list[list[dict]], method: str) -> str:
     return "\n".join(lines)
 
 
+def quality_table(results: dict[str, list], judgements: dict[str, list[dict]]) -> str:
+    """Does looking at the right things go with being right? Every model is one point."""
+    lines = ["| task, view | saliency | Spearman over models | models |", "|---|---|---|---|"]
+    for task, runs in results.items():
+        views = list(dict.fromkeys(row["view"] for row in runs[0]))
+        right = [found[m] for m in METHODS for found in judgements[task]]
+        for view in views:
+            for method in SALIENCY:
+                looks = [r for m in METHODS for r in ratios(runs, m, method, view, GROUP)]
+                name = task.rpartition("/")[2]
+                rho = spearman(np.array(looks), np.array(right))
+                lines.append(f"| {name}, {view} | {method} | {rho:.2f} | {len(right)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
@@ -122,14 +166,22 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/saliency"))
     options = parser.parse_args()
-    results = {}
+    results, judgements = {}, {}
     for task in options.tasks.split(","):
         results[task] = [one(task, seed, options) for seed in range(options.seeds)]
         print(table(task, results[task]), flush=True)
         print()
         print(parts_table(task, results[task], "lrp"), flush=True)
         print()
-    (options.out / "saliency.json").write_text(json.dumps(results, indent=1) + "\n")
+        judgements[task] = [
+            judged(folder_of(task, seed, options), task, seed, options.steps)
+            for seed in range(options.seeds)
+        ]
+        print(task, json.dumps(judgements[task]), flush=True)
+    print(quality_table(results, judgements))
+    (options.out / "saliency.json").write_text(
+        json.dumps({"audits": results, "spearman": judgements}) + "\n"
+    )
 
 
 if __name__ == "__main__":

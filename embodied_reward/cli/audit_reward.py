@@ -42,7 +42,7 @@ class AuditRewardConfig:
     saliency: tuple[str, ...] = ("normgrad",)
     """methods, separated by commas: normgrad, lrp (conv encoders), attention (transformers)"""
     saliency_layers: tuple[str, ...] = ()
-    """layers of normgrad; default: the last one at each resolution"""
+    """layers of normgrad; default: the last one at each resolution from 8 x 8 cells on"""
     untrained: int = 1
     """copies of every model with fresh weights to set beside it"""
     drawn: int = 1

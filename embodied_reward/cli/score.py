@@ -60,7 +60,7 @@ class ScoreConfig:
     saliency: str = ""
     """draw where it looks: normgrad, lrp (conv encoders) or attention (transformers)"""
     saliency_layers: tuple[str, ...] = ()
-    """layers of normgrad; default: the last one at each resolution"""
+    """layers of normgrad; default: the last one at each resolution from 8 x 8 cells on"""
     saliency_regions: int = 0
     """paint the map by about so many regions of one colour; 0 by pixels"""
     saliency_dir: str = "outputs/saliency"

@@ -94,10 +94,8 @@ def test_layers_are_combined(combine):
     expected = np.sqrt(alone[0] * alone[1]) if combine == "product" else (alone[0] + alone[1]) / 2
     expected /= expected.sum((1, 2), keepdims=True)
     np.testing.assert_allclose(both, expected, rtol=1e-6, atol=1e-12)
-    everything = ("body.2", "body.5", "body.8", "body.11")  # the end of each resolution
-    np.testing.assert_allclose(
-        normgrad(target, combine=combine).values, normgrad(target, everything, combine).values
-    )
+    # By default the end of each resolution from 8 x 8 cells on, which here are these two.
+    np.testing.assert_allclose(normgrad(target, combine=combine).values, both)
 
 
 def test_relevance_in_a_linear_model_is_gradient_times_input():
@@ -266,32 +264,32 @@ def test_attention_is_switched_to_eager_and_back():
 # --- sanity ---
 
 
-def planted_conv(seed=0):
-    """Our encoder with a head that reads the lower right quarter of its last plane."""
-    network = conv(seed)
-    keep = torch.zeros(64, 2, 2)
-    keep[:, 1, 1] = 1
-    with torch.no_grad():
-        network.head[0].weight *= keep.flatten()
+def unplanted(seed):
+    """What `OnePatch` is without its plan."""
+    network = OnePatch().eval()
+    torch.manual_seed(seed)
+    network[0].reset_parameters()
+    network[3].reset_parameters()
     return network
 
 
+# method -> a network whose weights were chosen, and the same with weights that were not
 PLANTED = {
-    "normgrad": planted_conv,
-    "lrp": planted_conv,
-    "attention": lambda: planted_vit("vit"),
+    "normgrad": (lambda: OnePatch().eval(), unplanted),
+    "lrp": (lambda: OnePatch().eval(), unplanted),
+    "attention": (lambda: planted_vit("vit"), lambda seed: vit(seed=seed)),
 }
 
 
 @pytest.mark.parametrize("method", PLANTED)
 def test_other_weights_give_another_map(method):
     """Adebayo et al. 2018: a map that survives new weights explains the picture, not the model."""
-    options = SaliencyOptions(method)
-    same = [explain(target_of(PLANTED[method]()), options).values.ravel() for _ in range(2)]
-    other = [explain(target_of(ENCODERS[method](s)), options).values.ravel() for s in (1, 2, 3)]
+    options, (planted, fresh) = SaliencyOptions(method), PLANTED[method]
+    same = [explain(target_of(planted()), options).values.ravel() for _ in range(2)]
+    other = [explain(target_of(fresh(seed)), options).values.ravel() for seed in (1, 2, 3)]
     np.testing.assert_allclose(*same, rtol=1e-6, atol=1e-12)
     alike = [np.corrcoef(same[0], values)[0, 1] for values in other]
-    assert max(alike) < 0.7
+    assert max(alike) < 0.5
 
 
 @pytest.mark.parametrize("method", ENCODERS)

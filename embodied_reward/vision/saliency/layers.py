@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from embodied_reward.errors import ConfigError
 
 LISTED = 60
+FINE = 8
+"""Cells along a side from which on a plane tells things from what is around them."""
 
 
 def layer_names(network: nn.Module) -> tuple[str, ...]:
@@ -60,8 +62,10 @@ def recording(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 def stages(network: nn.Module, images: Tensor) -> tuple[str, ...]:
     """Return the last layer with a picture plane at each resolution, finest first.
 
-    A plane is an output Tensor["n c h w"] of at least 2 x 2. Of a residual network these are the
-    ends of its stages, of our small one its ReLUs, of a vision transformer its patch embedding.
+    A plane is an output Tensor["n c h w"]; those of fewer than `FINE` cells a side are left out
+    where there are finer ones. Of a residual network these are the ends of its stages, of our
+    small one the ReLUs of all resolutions down to 8 x 8, of a vision transformer its patch
+    embedding.
     """
     last: dict[tuple[int, int], str] = {}
     leaves = {n: m for n, m in network.named_modules() if n and not any(m.children())}
@@ -80,7 +84,8 @@ def stages(network: nn.Module, images: Tensor) -> tuple[str, ...]:
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(name for _, name in sorted(last.items(), reverse=True))
+    fine = {cells: name for cells, name in last.items() if min(cells) >= FINE}
+    return tuple(name for _, name in sorted((fine or last).items(), reverse=True))
 
 
 def as_plane(name: str, output: Tensor, grid: tuple[int, int] | None) -> Tensor:

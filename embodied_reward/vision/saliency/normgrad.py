@@ -37,7 +37,8 @@ def normgrad(
 
     Args:
         target: what is explained.
-        layers: names of the network's modules; none takes the last layer at each resolution.
+        layers: names of the network's modules; none takes the last layer at each resolution, see
+            `stages`.
         combine: of several layers, geometric mean or mean.
 
     Raises:
