@@ -157,6 +157,8 @@ def _rows(
     if config.view:
         raise ConfigError(f"--view is for reward models of robots; '{config.scorer}' is none")
     with _source(config, device) as (source, name):
+        if looks:
+            looks.check(source, name, config.text)
         rows, thumbs = _score_blocks(source, name, paths, config)
         if looks:
             looks.of_files(source, name, rows, text_of=_text_of(config), reference=config.reference)

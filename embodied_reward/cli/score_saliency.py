@@ -9,6 +9,7 @@ import numpy as np
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.score_inputs import is_video, read_clip
 from embodied_reward.cli.score_output import Row
+from embodied_reward.errors import ConfigError
 from embodied_reward.metrics.saliency_overlay import (
     overlays,
     write_pair_video,
@@ -58,6 +59,18 @@ class Looks:
                 self._path(source, ".mp4"), episode, scores, drawn, label=self._options.method
             ),
         ]
+
+    def check(self, core: Any, name: str, text: str) -> None:
+        """Try the method on one small picture, before any work is done.
+
+        Raises:
+            ConfigError: the scorer has no trunk, or the method does not fit it.
+        """
+        picture = np.zeros((1, 32, 32, 3), np.uint8)
+        try:
+            core.explain(name, picture, self._options, text=text, reference=picture[0])
+        except ConfigError as error:
+            raise ConfigError(f"--saliency={self._options.method}: {error}") from error
 
     def of_files(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from embodied_reward.errors import ConfigError
 from embodied_reward.rewards.base import RewardModel, device_of
+from embodied_reward.rewards.embedder import Direct
 from embodied_reward.rewards.ensemble import EnsembleModel
 from embodied_reward.rewards.visual import VisualModel
 from embodied_reward.types import Episode
@@ -21,9 +22,7 @@ from embodied_reward.vision.frames import episode_frames
 from embodied_reward.vision.preprocess import to_input
 from embodied_reward.vision.saliency import SaliencyMaps, SaliencyOptions, Target, explain
 from embodied_reward.vision.saliency.maps import mean_of, together
-
-CALL = 32
-"""Frames of one call; every view and layer of them is kept in memory."""
+from embodied_reward.vision.saliency.target import per_call
 
 
 def explain_episode(
@@ -58,8 +57,10 @@ def randomised(model: RewardModel, seed: int) -> RewardModel:
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
+        # A core that others share is not copied along.
+        direct = {id(m._embedder): Direct() for m in model.modules() if isinstance(m, VisualModel)}
         # Through train(), which forgets whatever was computed with the old weights.
-        fresh = copy.deepcopy(model).train().eval()
+        fresh = copy.deepcopy(model, direct).train().eval()
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None) or getattr(
                 module, "_reset_parameters", None
@@ -88,8 +89,9 @@ def _parts(
         start = model.features(frames[:1], present[:1]).clone()
         # Whatever the model remembers of its references is made now, not under observation.
         model.level(start, start, task)
-    for at in range(0, len(frames), CALL):
-        rows = slice(at, at + CALL)
+    step = per_call(model.image_size, model.image_size, beside=present.shape[1])
+    for at in range(0, len(frames), step):
+        rows = slice(at, at + step)
         yield _explain(model, frames[rows], present[rows], start, task, options)
 
 

@@ -15,9 +15,8 @@ from embodied_reward.scoring.transformers_trunk import TransformersTrunk
 from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.types import UInt8
 from embodied_reward.vision.saliency import SaliencyMaps, SaliencyOptions, Target, explain
-from embodied_reward.vision.saliency.maps import shares
-
-CALL = 16
+from embodied_reward.vision.saliency.maps import shares, together
+from embodied_reward.vision.saliency.target import per_call
 
 
 def explain_pictures(
@@ -46,15 +45,13 @@ def explain_pictures(
     if reference is not None:
         with torch.no_grad():
             beside = trunk.forward(_inputs(trunk, reference[None]))
-    found = []
-    for at in range(0, len(frames), CALL):
-        inputs = _inputs(trunk, frames[at : at + CALL])
+    found, step = [], per_call(*_inputs(trunk, frames[:1]).shape[-2:])
+    for at in range(0, len(frames), step):
+        inputs = _inputs(trunk, frames[at : at + step])
         target = Target(network, inputs, lambda x: score_inputs(scorer, x, texts, beside))
         maps = explain(target, options)
         found.append(_laid_back(trunk, maps, frames.shape[1], frames.shape[2]))
-    return SaliencyMaps(
-        np.concatenate([m.values for m in found]), np.concatenate([m.ok for m in found])
-    )
+    return together(found)
 
 
 def network_of(trunk: Trunk) -> nn.Module:

@@ -87,6 +87,25 @@ def test_a_blind_model_is_said_to_be_blind(clips, robot, tmp_path, capsys):
     assert "18 of 18 pictures have no map" in capsys.readouterr().out
 
 
+def test_what_cannot_be_explained_is_refused_before_anything_is_scored(
+    images,
+    clip_model,
+    tmp_path,
+    capsys,
+    monkeypatch,  # noqa: F811
+):
+    monkeypatch.setattr("embodied_reward.scoring.ScoringCore.score", None)
+    options = (f"--scorer={clip_model}", f"--text={TEXT}", f"--saliency_dir={tmp_path}/looks")
+    assert run(images, *options, "--saliency=lrp") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "--saliency=lrp: " in said
+    assert "take attention for a transformer" in said
+    judge = tmp_path / "judge.yaml"
+    judge.write_text("type: openai\nurl: http://127.0.0.1:9/v1\nmodel: none\n")
+    assert run(images, f"--scorer={judge}", f"--text={TEXT}", "--saliency=normgrad") == 2
+    assert "in one piece: no trunk" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -12,10 +12,18 @@ from embodied_reward.rewards import EnsembleConfig, SuccessConfig
 from embodied_reward.rewards.ensemble import EnsembleModel
 from embodied_reward.rewards.saliency import explain_episode, randomised
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.scoring import FeatureCache, ScoringCore
 from embodied_reward.vision.encoders import EncoderConfig
 from embodied_reward.vision.saliency import SaliencyOptions
 from tests.rewards.conftest import VIEWS, square_episode
-from tests.rewards.methods import CONFIGS, tiny, trained_on_squares, untrained
+from tests.rewards.methods import (
+    CONFIGS,
+    fit,
+    squares,
+    tiny,
+    trained_on_squares,
+    untrained,
+)
 
 METHODS = ("normgrad", "lrp")
 
@@ -129,3 +137,32 @@ def test_methods_that_do_not_fit_say_so(trained):
         explain_episode(trained, square_episode(48), SaliencyOptions("attention"))
     with pytest.raises(ConfigError, match=r"no layer 'body\.7x'; it has body"):
         explain_episode(trained, square_episode(48), SaliencyOptions(layers=("body.7x",)))
+
+
+def test_a_model_on_a_shared_core_has_maps_and_fresh_copies():
+    model, episode = untrained(tiny("remaining_time")).eval(), square_episode(49)
+    alone = explain_episode(model, episode)["front"].values
+    with ScoringCore(cache=FeatureCache()) as core:
+        model.use(core)
+        model.score_episode(episode)
+        np.testing.assert_allclose(explain_episode(model, episode)["front"].values, alone)
+        assert explain_episode(randomised(model, 0), episode)["front"].ok.all()
+
+
+@pytest.mark.slow
+def test_a_trained_transformer_looks_at_what_moves(tmp_path):
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = ViTConfig(**sizes, intermediate_size=64, image_size=32, patch_size=4)
+    ViTModel(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    encoder = EncoderConfig(name=str(tmp_path), freeze=False)
+    model = fit(untrained(tiny("remaining_time", encoder=encoder)), squares(), steps=150)
+    episode, options = square_episode(50), SaliencyOptions("attention")
+    maps = explain_episode(model, episode, options)
+    fresh = explain_episode(randomised(model, 1), episode, options)
+    best = max(focus(maps[view], squares_of(episode, view)) for view in VIEWS)
+    alone = max(focus(fresh[view], squares_of(episode, view)) for view in VIEWS)
+    assert best > 1.5 * alone

@@ -6,6 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+PIXELS = 64 * 64 * 64
+"""Pixels of one call: every layer's outputs and gradients of them are in memory at once."""
+
+
+def per_call(height: int, width: int, *, beside: int = 1) -> int:
+    """Return how many moments of `beside` pictures each go into one call."""
+    return max(1, PIXELS // (height * width * beside))
+
 
 @dataclass(frozen=True)
 class Target:
