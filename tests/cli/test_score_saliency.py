@@ -37,6 +37,11 @@ def robot(tmp_path):
     return folder
 
 
+@pytest.fixture
+def no_scoring(monkeypatch):
+    monkeypatch.setattr("embodied_reward.scoring.ScoringCore.score", None)
+
+
 def run(*argv):
     return main(["score", *map(str, argv)])
 
@@ -87,14 +92,8 @@ def test_a_blind_model_is_said_to_be_blind(clips, robot, tmp_path, capsys):
     assert "18 of 18 pictures have no map" in capsys.readouterr().out
 
 
-def test_what_cannot_be_explained_is_refused_before_anything_is_scored(
-    images,
-    clip_model,
-    tmp_path,
-    capsys,
-    monkeypatch,  # noqa: F811
-):
-    monkeypatch.setattr("embodied_reward.scoring.ScoringCore.score", None)
+@pytest.mark.usefixtures("no_scoring")
+def test_what_has_no_map_is_refused_before_scoring(images, clip_model, tmp_path, capsys):  # noqa: F811
     options = (f"--scorer={clip_model}", f"--text={TEXT}", f"--saliency_dir={tmp_path}/looks")
     assert run(images, *options, "--saliency=lrp") == 2
     said = capsys.readouterr().err.splitlines()[-1]

@@ -8,6 +8,7 @@ from torch import nn
 from embodied_reward.errors import ConfigError
 from embodied_reward.vision.encoders import ConvEncoder, TransformersEncoder
 from embodied_reward.vision.saliency import SaliencyOptions, Target, explain
+from embodied_reward.vision.saliency.attention import rollout
 from embodied_reward.vision.saliency.lrp import LrpRules, lrp
 from embodied_reward.vision.saliency.normgrad import location_norms, normgrad
 from embodied_reward.vision.saliency.regions import region_map, region_sums, superpixels
@@ -240,8 +241,6 @@ def test_a_mean_of_tokens_is_read_where_the_tokens_matter():
 
 
 def test_a_single_layer_rollout_is_attention_times_gradient():
-    from embodied_reward.vision.saliency.attention import rollout
-
     torch.manual_seed(0)
     weights, grads = torch.rand(2, 3, 5, 5).softmax(-1), torch.randn(2, 3, 5, 5)
     rows = torch.zeros(2, 5)
@@ -249,6 +248,31 @@ def test_a_single_layer_rollout_is_attention_times_gradient():
     found = rollout([weights], [grads], rows)[:, 1:]
     expected = (weights * grads).abs().double().mean(1)[:, 0, 1:]
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_token_that_only_draws_attention_is_not_salient():
+    """Two layers of attention with a sink, which all look at and whose value is nothing."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = 0.3 * torch.randn(1, 6, 8, generator=generator, dtype=torch.float64)
+    sink, planted, wanted = 3, 4, torch.zeros(8, dtype=torch.float64)
+    wanted[0] = 1
+    logits = torch.zeros(6, 6, dtype=torch.float64)
+    logits[:, sink] = 4.0
+    value = torch.ones(6, dtype=torch.float64)
+    value[sink] = 0
+    tokens[0, planted, 0] = 3.0
+    weights = [logits.softmax(-1)[None, None].requires_grad_(True) for _ in range(2)]
+    for weight in weights:
+        tokens = tokens + weight[:, 0] @ (value[:, None] * tokens)
+    grads = torch.autograd.grad(tokens[0, 0] @ wanted, weights)
+    rows = torch.zeros(1, 6)
+    rows[0, 0] = 1
+    weights = [weight.detach() for weight in weights]
+    fused = rollout(weights, list(grads), rows)[0, 1:]
+    alone = rollout(weights, [torch.ones_like(weight) for weight in weights], rows)[0, 1:]
+    assert fused.argmax() + 1 == planted
+    assert alone.argmax() + 1 == sink
+    assert fused[sink - 1] < 0.01 * fused[planted - 1]
 
 
 def test_attention_is_switched_to_eager_and_back():
@@ -259,6 +283,56 @@ def test_attention_is_switched_to_eager_and_back():
     assert encoder.model.config._attn_implementation == before != "eager"
     torch.testing.assert_close(encoder(pictures()), features, rtol=0, atol=0)
     assert not any(m._forward_hooks for m in encoder.modules())
+
+
+# --- the pointing game ---
+
+
+def paint(image, row, column, colour):
+    image[:, row : row + 6, column : column + 6] = torch.tensor(colour)[:, None, None]
+
+
+def square_and_distractor(n, generator):
+    """Pictures, where the orange square is (Bool["n h w"]) and how far to the right [0, 1]."""
+    images = 0.15 + 0.05 * torch.rand(n, 3, SIZE, SIZE, generator=generator)
+    masks = torch.zeros(n, SIZE, SIZE, dtype=torch.bool)
+    at = torch.randint(0, SIZE - 6, (n, 4), generator=generator).tolist()
+    for k, (row, column, other_row, other_column) in enumerate(at):
+        blue, orange = torch.tensor([0.1, 0.4, 1.0]), torch.tensor([1.0, 0.4, 0.0])
+        images[k, :, other_row : other_row + 6, other_column : other_column + 6] = blue[
+            :, None, None
+        ]
+        images[k, :, row : row + 6, column : column + 6] = orange[:, None, None]
+        masks[k, row : row + 6, column : column + 6] = True
+    return images, masks.numpy(), torch.tensor([column / (SIZE - 6) for _, column, _, _ in at])
+
+
+@pytest.fixture(scope="module")
+def finder():
+    """Our encoder, trained for some seconds to say where the orange square is."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network, generator = ConvEncoder("conv64", 1, SIZE), torch.Generator().manual_seed(1)
+    network.head = network.head[:1]  # no normalisation of a single number
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(120):
+        images, _, column = square_and_distractor(16, generator)
+        loss = (network(images).squeeze(-1) - column).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.02
+    return network.eval()
+
+
+@pytest.mark.parametrize("method", ["normgrad", "lrp"])
+def test_the_brightest_pixel_of_a_map_hits_what_the_score_is_about(finder, method):
+    images, masks, _ = square_and_distractor(40, torch.Generator().manual_seed(9))
+    target = Target(finder, images, lambda x: finder(x).squeeze(-1))
+    maps = explain(target, SaliencyOptions(method))
+    brightest = maps.values.reshape(40, -1).argmax(1)
+    hits = [mask.ravel()[place] for mask, place in zip(masks, brightest, strict=True)]
+    assert np.mean(hits) >= 0.9
 
 
 # --- sanity ---
