@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from embodied_reward.errors import EnvError
 from embodied_reward.types import Float32, UInt8
 
 
@@ -47,6 +48,16 @@ class VisualEnv(gym.Env[dict[str, Any], Float32], ABC):
     def render(self) -> UInt8:  # type: ignore[override]
         """Return the first view, UInt8["h w 3"]. Raises EnvError as `frames` does."""
         return self.frames()[self.views[0]]
+
+    def parts(self) -> dict[str, UInt8]:
+        """Return what every pixel of `frames` shows: view -> UInt8["h w"], an index into `PARTS`.
+
+        The simulator's own segmentation, for measurements; see `embodied_reward.envs.parts`.
+
+        Raises:
+            EnvError: before the first reset, or where the environment cannot tell.
+        """
+        raise EnvError(f"'{self.task}' cannot tell what its pixels show")
 
     @abstractmethod
     def progress(self) -> float:

@@ -19,7 +19,7 @@ from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mea
 from embodied_reward.types import Float32, Float64, UInt8
 
 from .arguments import checked_action, checked_views
-from .metaworld_tasks import DESCRIPTIONS, camera
+from .metaworld_tasks import DESCRIPTIONS, PARTS_OF, camera
 from .mujoco_env import MujocoEnv
 from .progress import Progress
 from .rendering import load_mujoco, place_cameras
@@ -70,6 +70,7 @@ class MetaWorldEnv(MujocoEnv):
     """
 
     suite = "metaworld"
+    part_names = PARTS_OF
 
     def __init__(
         self,

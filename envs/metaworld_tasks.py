@@ -1,5 +1,6 @@
 """What each of the fifty Meta-World v3 tasks asks for, in words, and how its cameras are hung."""
 
+from .parts import PartNames
 from .rendering import Camera
 
 DESCRIPTIONS: dict[str, str] = {
@@ -54,6 +55,14 @@ DESCRIPTIONS: dict[str, str] = {
     "window-close-v3": "slide the window closed",
     "window-open-v3": "slide the window open",
 }
+
+# All tasks share the robot and the table; whatever else stands there is the task's own.
+PARTS_OF = PartNames(
+    background=("tablelink", "RetainingWall", "mocap"),
+    arm=("base",),
+    gripper=("hand",),
+    goal=("goal*",),
+)
 
 # Meta-World hangs its corner cameras upside down (gravity points up in their pictures). corner2
 # stands closer than in the model, at the position LeRobot's environment and data sets use, so

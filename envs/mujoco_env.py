@@ -13,6 +13,7 @@ from embodied_reward.types import UInt8
 from .arguments import check_at_least_one, checked_size
 from .base import VisualEnv
 from .dress import Dress
+from .parts import PartLabels, PartNames, label_parts
 from .rendering import Camera, ViewRenderer, check_quality, gl_renderer, resolve_quality
 
 
@@ -22,10 +23,12 @@ class MujocoEnv(VisualEnv):
     Attributes:
         suite: first part of the environment's id.
         kinematic: places its bodies by itself; masses, frictions and forces mean nothing to it.
+        part_names: what is what in the scene, for `parts`.
     """
 
     suite: str
     kinematic: ClassVar[bool] = False
+    part_names: PartNames
     _state_spaces: dict[str, gym.Space]
 
     def _configure(
@@ -55,6 +58,8 @@ class MujocoEnv(VisualEnv):
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": fps / action_repeat}
         self._renderer: ViewRenderer | None = None
         self._dress: Dress | None = None
+        self._drawn: tuple[Any, Any] | None = None
+        self._labels: tuple[Any, PartLabels] | None = None
 
     @property
     @abstractmethod
@@ -107,6 +112,19 @@ class MujocoEnv(VisualEnv):
             "versions": {"mujoco": importlib.metadata.version("mujoco")},
         }
 
+    def parts(self) -> dict[str, UInt8]:
+        """See the base class."""
+        self.frames()  # makes the renderer, and brings the scene up to date
+        assert self._renderer is not None
+        assert self._drawn is not None
+        model, data = self._drawn
+        if self._labels is None or self._labels[0] is not model:
+            self._labels = (model, label_parts(model, self.part_names))
+        labels = self._labels[1]
+        return {
+            view: labels.of(ids) for view, ids in self._renderer.segment(data, self._dress).items()
+        }
+
     def close(self) -> None:
         """Free the GL context; safe to call twice."""
         if self._renderer is not None:
@@ -142,4 +160,5 @@ class MujocoEnv(VisualEnv):
         if self._renderer is None:
             chosen = cameras or {view: Camera(view) for view in self.views}
             self._renderer = ViewRenderer(model, dict(chosen), self._size, self._quality)
+        self._drawn = (model, data)
         return self._renderer.render(data, self._dress)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
-from embodied_reward.types import Bool, Float64, UInt8
+from embodied_reward.types import Bool, Float64, Int32, UInt8
 
 from .dress import Dress, Shot
 
@@ -174,12 +174,29 @@ class ViewRenderer:
         for mesh in range(self._model.nmesh):
             mujoco.mjr_uploadMesh(self._model, self._renderer._mjr_context, mesh)
 
+    def segment(self, data: Any, dress: Dress | None = None) -> dict[str, Int32]:
+        """Return what every pixel shows: view -> Int32["h w 2"], number and `mujoco.mjtObj` type.
+
+        -1 where there is nothing of the model. Transparent things count as if they were not.
+        """
+        self._renderer.enable_segmentation_rendering()
+        try:
+            with dress.worn(self._model, data) if dress else contextlib.nullcontext():
+                return {
+                    view: self._picture(data, camera, dress, paint=False)
+                    for view, camera in self._cameras.items()
+                }
+        finally:
+            self._renderer.disable_segmentation_rendering()
+
     def close(self) -> None:
         """Free the GL context; safe to call twice."""
         self._renderer.close()
         _open.discard(self)
 
-    def _picture(self, data: Any, camera: Camera, dress: Dress | None) -> UInt8:
+    def _picture(
+        self, data: Any, camera: Camera, dress: Dress | None, *, paint: bool = True
+    ) -> Any:
         groups = self._model.geom_group.copy()
         if self.quality == "fast":  # without shadows and reflections, what is outside is nothing
             unseen = meshes_outside(self._model, data, camera.name, self._aspect)
@@ -189,7 +206,7 @@ class ViewRenderer:
         if dress is not None:
             dress.add(self._renderer.scene)
         frame = self._renderer.render()
-        if dress is not None and dress.paints:
+        if dress is not None and paint and dress.paints:
             frame = dress.paint(self._shot(frame, data, camera.name), self._model, data)
         return np.ascontiguousarray(frame[::-1, ::-1] if camera.half_turn else frame)
 

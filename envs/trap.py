@@ -21,6 +21,7 @@ from embodied_reward.types import Float32, Float64, UInt8
 
 from .arguments import checked_action, checked_views
 from .mujoco_env import MujocoEnv
+from .parts import PartNames
 from .rendering import load_mujoco
 
 DESCRIPTIONS = {"insert": "press the peg into the socket until it locks"}
@@ -47,8 +48,8 @@ _SCENE = f"""
     <geom name="ground" type="plane" size="9 9 .1" pos="0 0 -.3" rgba=".28 .3 .34 1"/>
     <geom name="table" type="box" size=".53 .2 .06" pos=".45 0 -.06" rgba=".74 .68 .58 1"/>
     <geom type="box" size=".01 .15 .002" pos="-.02 0 .001" rgba=".5 .45 .4 1"/>
-    <geom type="cylinder" size=".055 .003" pos="{LENGTH} 0 .003" rgba=".1 .35 .75 1"/>
-    <geom type="cylinder" size=".034 .004" pos="{LENGTH} 0 .003" rgba=".03 .03 .05 1"/>
+    <geom name="socket" type="cylinder" size=".055 .003" pos="{LENGTH} 0 .003" rgba=".1 .35 .75 1"/>
+    <geom name="hole" type="cylinder" size=".034 .004" pos="{LENGTH} 0 .003" rgba=".03 .03 .05 1"/>
     <body name="hand">
       <joint name="x" type="slide" axis="1 0 0"/>
       <joint name="y" type="slide" axis="0 1 0"/>
@@ -123,6 +124,7 @@ class TrapEnv(MujocoEnv):
 
     suite = "trap"
     kinematic = True
+    part_names = PartNames(gripper=("hand",), objects=("socket", "hole"))
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ VERBS = {
     "guard-scorer": "teach a scorer not to pay for broken pictures",
     "train-judge": "fine-tune a vision-language model to judge pictures or clips",
     "eval-reward": "measure a reward model beside trivial baselines",
+    "audit-reward": "where reward models look: saliency on gripper and objects, beside chance",
     "label": "write a reward model's progress of every frame beside a dataset, for LeRobot",
     "score": "score pictures and clips with any scorer or reward model",
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",

@@ -249,15 +249,15 @@ def _entry(
 
 def _write_json(path: Path, report: dict[str, Any]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_finite(report), indent=1, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(finite(report), indent=1, allow_nan=False) + "\n")
 
 
-def _finite(tree: Any) -> Any:
+def finite(tree: Any) -> Any:
     """Replace NaN and infinities by None, which JSON can say."""
     if isinstance(tree, dict):
-        return {key: _finite(value) for key, value in tree.items()}
+        return {key: finite(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_finite(value) for value in tree]
+        return [finite(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 

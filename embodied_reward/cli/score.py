@@ -4,16 +4,18 @@ er score images/ --scorer=RUN_OR_MODEL --text="a red cube on a plate"
 er score clip.mp4 --scorer=openai/clip-vit-base-patch32 --text="the drawer is open" --window=1
 er score a.png b.png --scorer=judge.yaml --text=... --output=scores.jsonl
 er score clip.mp4 --scorer=RUN_OF_TRAIN_REWARD --plot=progress.png
+er score clip.mp4 --scorer=RUN_OF_TRAIN_REWARD --saliency=normgrad --saliency_dir=looks/
 
 A scorer is: a run of `er train-scorer`; a folder of save_pretrained or a hub id (owner/name@commit)
 of a CLIP-, SigLIP- or DINO-class model; a YAML file of an engine or language model
 (docs/language_scorers.md); a running `er serve` (http://host:port#name); or a robot's reward model
 of `er train-reward`, which scores every frame of a clip. Files that cannot be read, and items that
-cannot be scored, are rows with a status and no number.
+cannot be scored, are rows with a status and no number. --saliency draws where the scorer looks
+(docs/saliency.md).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from embodied_reward.errors import ConfigError
 if TYPE_CHECKING:
     from embodied_reward.cli.score_inputs import Block, Item
     from embodied_reward.cli.score_output import Row
+    from embodied_reward.cli.score_saliency import Looks
     from embodied_reward.scoring import ScoreBatch, ScoreRequest
     from embodied_reward.scoring.trl import Source
     from embodied_reward.types import UInt8
@@ -54,6 +57,14 @@ class ScoreConfig:
     """file for all rows: .jsonl, .csv or .parquet"""
     plot: str = ""
     """PNG of the scores over time"""
+    saliency: str = ""
+    """draw where it looks: normgrad, lrp (conv encoders) or attention (transformers)"""
+    saliency_layers: tuple[str, ...] = ()
+    """layers of normgrad; default: the last one at each resolution from 8 x 8 cells on"""
+    saliency_regions: int = 0
+    """paint the map by about so many regions of one colour; 0 by pixels"""
+    saliency_dir: str = "outputs/saliency"
+    """folder of the pictures and videos that --saliency draws"""
     mode: Literal["tolerance", "strict"] = "tolerance"
     """strict: scores are bit-equal whatever is scored beside them"""
     timeout: float = 3600.0
@@ -89,6 +100,7 @@ def score(paths: list[str], config: ScoreConfig) -> int:
 
     score_output.check_output(config.output)
     Windows(config.window, config.stride, config.frames)
+    looks = _looks(config)
     if config.plot and Path(config.plot).suffix != ".png":
         raise ConfigError(f"--plot={config.plot}: give a file that ends in .png")
     if not config.scorer:
@@ -97,7 +109,7 @@ def score(paths: list[str], config: ScoreConfig) -> int:
         raise ConfigError("give files or folders: er score images/ --scorer=...")
     set_threads(config.threads)
     device = str(pick_device(config.device))
-    rows, thumbs, label = _rows(paths, config, device)
+    rows, thumbs, label = _rows(paths, config, device, looks)
     print(score_output.table(rows))
     if config.output:
         score_output.write_rows(rows, Path(config.output))
@@ -107,27 +119,54 @@ def score(paths: list[str], config: ScoreConfig) -> int:
 
         plot_clips(rows, thumbs, Path(config.plot), label)
         print(f"plot: {config.plot}")
+    if looks:
+        print(looks.said())
     return 0 if any(row.ok for row in rows) else 1
 
 
 Thumbs = dict[str, list[tuple[float, "UInt8"]]]
 
 
-def _rows(paths: list[str], config: ScoreConfig, device: str) -> tuple[list["Row"], Thumbs, str]:
+def _looks(config: ScoreConfig) -> "Looks | None":
+    if not config.saliency:
+        if config.saliency_layers or config.saliency_regions:
+            raise ConfigError("--saliency_layers and --saliency_regions need --saliency=METHOD")
+        return None
+    if config.scorer.startswith(("http://", "https://")):
+        raise ConfigError(
+            "--saliency needs the scorer's gradient, which no server gives: name the folder or "
+            "model itself with --scorer"
+        )
+    from embodied_reward.cli.score_saliency import Looks
+    from embodied_reward.vision.saliency import SaliencyOptions
+
+    if config.saliency_regions < 0:
+        raise ConfigError(f"--saliency_regions={config.saliency_regions}: must not be negative")
+    options = SaliencyOptions(config.saliency, config.saliency_layers)
+    return Looks(options, Path(config.saliency_dir), config.saliency_regions)
+
+
+def _rows(
+    paths: list[str], config: ScoreConfig, device: str, looks: "Looks | None"
+) -> tuple[list["Row"], Thumbs, str]:
     from embodied_reward.cli.score_robot import load_robot_model
 
     model = load_robot_model(config.scorer, device)
     if model is not None:
-        return _robot_rows(model, paths, config)
+        return _robot_rows(model, paths, config, looks)
     if config.view:
         raise ConfigError(f"--view is for reward models of robots; '{config.scorer}' is none")
     with _source(config, device) as (source, name):
+        if looks:
+            looks.check(source, name, config.text)
         rows, thumbs = _score_blocks(source, name, paths, config)
+        if looks:
+            looks.of_files(source, name, rows, text_of=_text_of(config), reference=config.reference)
     return rows, thumbs, name
 
 
 def _robot_rows(
-    model: Any, paths: list[str], config: ScoreConfig
+    model: Any, paths: list[str], config: ScoreConfig, looks: "Looks | None"
 ) -> tuple[list["Row"], Thumbs, str]:
     from embodied_reward.cli.progress_bar import progress_bar
     from embodied_reward.cli.score_inputs import find_files
@@ -138,9 +177,12 @@ def _robot_rows(
     rows, thumbs = [], {}
     with progress_bar() as bar:
         for files in bar.track(episodes, description="scoring"):
-            found, frames = score_episode(model, files, config.text)
+            found, seen = score_episode(model, files, config.text)
             rows += found
+            if seen and looks:
+                looks.of_episode(model, seen.episode, seen.scores, next(iter(files.values())))
             if config.plot:
+                frames = seen.frames if seen else []
                 thumbs[found[0].path] = [(time, thumbnail(f)) for time, f in frames]
     return rows, thumbs, "progress" if model.card.progress else "success"
 
@@ -274,6 +316,11 @@ def _row(item: "Item", i: int, batch: "ScoreBatch") -> "Row":
         columns=columns,
         detail=batch.detail.get(i, ""),
     )
+
+
+def _text_of(config: ScoreConfig) -> Callable[[Path], str]:
+    texts = _texts(config)
+    return lambda path: texts.get(path.name, config.text)
 
 
 def _texts(config: ScoreConfig) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Score clips with a robot's reward model: one row per frame, its potential."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from embodied_reward.cli.score_inputs import read_clip
 from embodied_reward.cli.score_output import Row
 from embodied_reward.errors import CheckpointError, ConfigError, DatasetError
 from embodied_reward.scoring.status import Status
-from embodied_reward.types import Episode, UInt8
+from embodied_reward.types import Episode, EpisodeScores, UInt8
 
 if TYPE_CHECKING:
     from embodied_reward.rewards import RewardModel
@@ -55,12 +56,26 @@ def view_files(model: "RewardModel", given: Sequence[str], paths: list[Path]) ->
     return [found]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """An episode that could be read, and what the model says of it."""
+
+    episode: Episode
+    scores: EpisodeScores
+
+    @property
+    def frames(self) -> list[tuple[float, UInt8]]:
+        """The first view's frames with their times [s]."""
+        first = next(iter(self.episode.views.values()))
+        return [(t / self.episode.fps, frame) for t, frame in enumerate(first)]
+
+
 def score_episode(
     model: "RewardModel", files: Mapping[str, Path], text: str
-) -> tuple[list[Row], list[tuple[float, UInt8]]]:
-    """Return a row per frame, and the first view's frames with their times [s].
+) -> tuple[list[Row], Seen | None]:
+    """Return a row per frame, and the episode.
 
-    An unreadable clip gives one row that says so.
+    An unreadable clip gives one row that says so, and no episode.
     """
     name = str(next(iter(files.values())))
     try:
@@ -68,9 +83,8 @@ def score_episode(
         episode = _episode(views, fps, text, name)
         scores = model.score_episode(episode)
     except DatasetError as error:
-        return [Row(name, np.nan, Status.BAD_INPUT.name, detail=str(error), frames=0)], []
-    what = "potential" if model.card.progress else "success"
-    values = getattr(scores, what)
+        return [Row(name, np.nan, Status.BAD_INPUT.name, detail=str(error), frames=0)], None
+    values = scores.potential if model.card.progress else scores.success
     rows = [
         Row(
             path=name,
@@ -85,8 +99,7 @@ def score_episode(
         )
         for t, value in enumerate(values)
     ]
-    first = next(iter(views.values()))
-    return rows, [(t / fps, frame) for t, frame in enumerate(first)]
+    return rows, Seen(episode, scores)
 
 
 def _read(files: Mapping[str, Path]) -> tuple[dict[str, UInt8], float]:

@@ -191,6 +191,14 @@ class DopamineModel(VisualModel):
         embedding = self._subsets(self.episode_features(episode))[:, 0]
         return self._reader(episode.task).hop(embedding[before], embedding[after]).mean
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return the mean of both anchors, unclipped, whatever the mode; see the base class."""
+        now, first = (self._all_views(found) for found in (features, start))
+        return self._reader(task or self.task).level(first.expand_as(now), now)
+
+    def _all_views(self, features: Tensor) -> Tensor:
+        return self.network.fuse(self.network.mask(*split_presence(features)))
+
     def _subsets(self, features: Tensor) -> Tensor:
         return subsets(self.network, *split_presence(features))
 

@@ -38,6 +38,14 @@ class HopReader:
             Reading(np.clip(1 + backward.mean, 0, 1), backward.variance),
         )
 
+    def level(self, first: Tensor, now: Tensor) -> Tensor:
+        """Return (H(s_init, s) + 1 + H(s_goal, s)) / 2 unclipped, with its graph, Tensor["n"]."""
+        # Copies: references that were embedded without any graph may not enter one.
+        again = HopReader(self.network, self.starts.clone(), self.goals.clone())
+        forward, _ = again._expect(first[None], now)
+        backward, _ = again._expect(again.goals[:, None], now)
+        return (forward + 1 + backward) / 2
+
     def along(self, embedding: Tensor) -> tuple[Reading, Anchors]:
         """Read one episode Tensor["t d"]: hops between adjacent frames, anchors of every frame."""
         anchors = self.anchored(embedding[:1].expand_as(embedding), embedding)
@@ -68,12 +76,15 @@ class HopReader:
 
     def _read(self, before: Tensor, after: Tensor) -> Reading:
         """Read pairs whose before-frames Tensor["#k #p d"] may differ between references."""
+        mean, variance = self._expect(before, after)
+        return Reading(mean.cpu().numpy(), variance.cpu().numpy())
+
+    def _expect(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         references = (self.starts[:, None], self.goals[:, None])
         logits = self.network.hop_of_each(before, after[None], *references).double()
         # [m k p bins] -> [m*k p bins]: one mixture over heads and references.
         apart = logits.flatten(0, 1)
-        mean, variance = two_hot.expectation(two_hot.mixture(apart))
-        return Reading(mean.cpu().numpy(), variance.cpu().numpy())
+        return two_hot.expectation(two_hot.mixture(apart))
 
 
 def view_spread(potential: Float64, present: Tensor) -> Float64:

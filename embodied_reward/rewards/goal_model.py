@@ -98,6 +98,17 @@ class GoalModel(FrameModel, abc.ABC):
             potential[rows], spread[rows] = self._read(features[rows], views)
         return potential, spread
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return minus the distance to the goals; see the base class."""
+        seen, present = split_presence(features)
+        found = seen.new_zeros(len(seen))
+        for views in present.unique(dim=0):
+            rows = (present == views).all(-1)
+            # A copy: goals that were embedded without any graph may not enter one.
+            goals = self._goals_seen_by(views).embeddings.clone()
+            found[rows] = -self.distance(self._embed(seen[rows], present[rows]), goals)
+        return found
+
     def _read(self, features: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
         goals = self._goals_seen_by(views)
         now = self._embed(features, views.expand(features.shape[:2]))

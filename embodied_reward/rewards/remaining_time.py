@@ -31,6 +31,7 @@ from embodied_reward.rewards.base import RewardModelConfig, device_of
 from embodied_reward.rewards.frame_batches import FrameBatch, FrameDataset, Video, gather, some
 from embodied_reward.rewards.frame_model import FrameModel, FrameModelConfig
 from embodied_reward.rewards.frame_network import mlp
+from embodied_reward.rewards.visual import split_presence
 from embodied_reward.types import Episode, Float64, Int64
 from embodied_reward.vision.encoders import Encoder
 
@@ -138,9 +139,17 @@ class RemainingTimeModel(FrameModel):
 
     def read(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""
-        logits = self.head(self.network.fuse(features, present))
-        mean, variance = symlog.expectation(logits, self.centres)
+        mean, variance = self._remaining(features, present)
         return (1 - mean / self.horizon).clamp(0, 1), variance.sqrt() / self.horizon
+
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return minus the expected remaining time [s]; see the base class."""
+        return -self._remaining(*split_presence(features))[0]
+
+    def _remaining(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean [s] and variance of the remaining time, each Tensor["n"]."""
+        logits = self.head(self.network.fuse(features, present))
+        return symlog.expectation(logits, self.centres)
 
 
 def _remaining(video: Video, at: Int64) -> Float64:

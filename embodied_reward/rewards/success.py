@@ -182,6 +182,11 @@ class SuccessModel(VisualModel):
         unknown = np.full(len(success), np.nan)
         return EpisodeScores(unknown, success, unknown.copy())
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return the logit of success; see the base class."""
+        now = self.network.fuse(*split_presence(features))
+        return self.network(now, self.network.fuse(*split_presence(start)).expand_as(now))
+
     def _probability(self, features: Tensor, start: Tensor) -> Float64:
         seen, present = split_presence(features)
         now = self.network.fuse(seen, present)

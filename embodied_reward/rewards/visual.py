@@ -137,6 +137,23 @@ class VisualModel(RewardModel):
             images = augment(images, generator, shift=c.shift, jitter=c.jitter, erase=c.erase)
         return self.network.adapter(self.network.encoder(images)).unflatten(0, n_v)
 
+    # --- what a saliency map explains ---
+
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return what the model's answer rises and falls with, before it is clipped.
+
+        Differentiable in `features`; a clipped potential has no gradient where it is 0 or 1.
+
+        Args:
+            features: Tensor["n v d+1"] of the frames, see the module docstring.
+            start: Tensor["1 v d+1"] of their episode's first frame.
+            task: of the episode, in words.
+
+        Returns:
+            Tensor["n"]; what a frame without any working camera gets must not matter.
+        """
+        raise NotImplementedError(f"'{self.name}' does not say what a saliency map could explain")
+
     def _stack(self, frames: Mapping[str, UInt8]) -> tuple[Tensor, Tensor]:
         views = self.config.views
         if not any(view in frames for view in views):

@@ -32,11 +32,13 @@ from embodied_reward.scoring.job import Gather, Job, Key
 from embodied_reward.scoring.keys import frame_keys
 from embodied_reward.scoring.limits import Limits, cost
 from embodied_reward.scoring.request import ScoreRequest
+from embodied_reward.scoring.saliency import explain_pictures
 from embodied_reward.scoring.scorer import Head, ItemScorer, Scorer, ScorerCard, Trunk
 from embodied_reward.scoring.stats import Stats
 from embodied_reward.scoring.status import Priority, Status
 from embodied_reward.scoring.watchdog import Watchdog
 from embodied_reward.types import UInt8
+from embodied_reward.vision.saliency import SaliencyMaps, SaliencyOptions
 
 FEATURES = "features"  # stands where a request of `embed` would name a scorer
 EMBED_CHUNK = 1024
@@ -200,6 +202,24 @@ class ScoringCore:
         """
         trunk, version = self._hosted.trunk(name), self._hosted.version(name)
         return score_gradient(Scorer(version.card, trunk, version.head), images, texts)
+
+    def explain(
+        self,
+        name: str,
+        frames: UInt8,
+        options: SaliencyOptions | None = None,
+        *,
+        text: str = "",
+        reference: UInt8 | None = None,
+    ) -> SaliencyMaps:
+        """Return where a scorer looks in pictures UInt8["n h w 3"], each an item of its own.
+
+        Runs in the caller's thread, without cache. Raises ConfigError for a scorer without trunk,
+        or a method that does not fit it; see `scoring.saliency`.
+        """
+        trunk, version = self._hosted.trunk(name), self._hosted.version(name)
+        scorer = Scorer(version.card, trunk, version.head)
+        return explain_pictures(scorer, frames, options, text=text, reference=reference)
 
     def stats(self) -> dict[str, float]:
         """Return counters since the start, and what is queued now."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from embodied_reward.scoring.scorer import Items, Scorer
+from embodied_reward.scoring.status import Role
 
 
 def score_images(scorer: Scorer, images: Tensor, texts: Sequence[str] = ()) -> Tensor:
@@ -23,22 +24,45 @@ def score_images(scorer: Scorer, images: Tensor, texts: Sequence[str] = ()) -> T
     Raises:
         ValueError: another number of texts.
     """
-    n = len(images)
+    return score_inputs(scorer, scorer.trunk.preprocess(images), texts)
+
+
+def score_inputs(
+    scorer: Scorer, inputs: Tensor, texts: Sequence[str] = (), reference: Tensor | None = None
+) -> Tensor:
+    """Score what `trunk.preprocess` made, one item each, and keep the graph.
+
+    Args:
+        scorer: must draw no random numbers.
+        inputs: Tensor["n ..."].
+        texts: none, one for all, or one per image.
+        reference: features Tensor["1 ..."] of a picture that every item is compared with.
+
+    Returns:
+        Tensor["n"] with a `grad_fn`.
+
+    Raises:
+        ValueError: another number of texts.
+    """
+    n = len(inputs)
     if len(texts) not in (0, 1, n):
         raise ValueError(f"{len(texts)} texts for {n} images: give none, one, or one per image")
-    features = scorer.trunk.forward(scorer.trunk.preprocess(images))
+    features, roles = scorer.trunk.forward(inputs), [Role.CURRENT]
     written = scorer.trunk.encode_texts(texts).to(features) if texts else None
     text = np.full(n, -1) if not texts else np.zeros(n, int) if len(texts) == 1 else np.arange(n)
-    zeros, alone = np.zeros(n, np.int64), np.arange(n)
+    if reference is not None:
+        beside = reference.to(features).expand_as(features)
+        features, roles = torch.stack([beside, features], 1).flatten(0, 1), [Role.REFERENCE, *roles]
+    rows = len(roles)
     items = Items(
         features=features,
-        offsets=np.arange(n + 1),
-        time=torch.zeros(n, device=features.device),
-        view=zeros,
-        role=zeros,
+        offsets=np.arange(n + 1) * rows,
+        time=torch.zeros(n * rows, device=features.device),
+        view=np.zeros(n * rows, np.int64),
+        role=np.tile(np.array(roles, np.int64), n),
         text_features=written,
         text=text,
-        group=alone,
+        group=np.arange(n),
         user=np.full(n, -1),
         keys=tuple(i.to_bytes(16, "little") for i in range(n)),
     )

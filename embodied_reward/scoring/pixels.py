@@ -73,17 +73,41 @@ class PixelPipeline:
 
     def resized(self, images: Tensor) -> Tensor:
         """Resize and crop Tensor["n 3 h w"]; uint8 stays uint8, floats stay differentiable."""
-        size = self.size
-        if self.shortest is not None:
-            h, w = images.shape[-2:]
-            longer = int(self.shortest * max(h, w) / min(h, w))
-            size = (longer, self.shortest) if h > w else (self.shortest, longer)
+        size = self._resized_to(*images.shape[-2:])
         if size is not None and images.shape[-2:] != size:
             how = FILTERS[self.resample]
             images = F.resize(images, list(size), interpolation=how, antialias=self.antialias)
             if self.resample == 3 and images.is_floating_point():
                 images = images.clamp(0, 1)  # cubic filters overshoot; bytes saturate by themselves
         return images if self.crop is None else _crop(images, *self.crop)
+
+    def back(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Lay maps of the model's input over the picture that it was made of.
+
+        Args:
+            maps: Tensor["n H W"], one value per pixel that the model saw.
+            height: of the picture [px].
+            width: of the picture [px].
+
+        Returns:
+            Tensor["n height width"]; 0 where the crop cut off.
+        """
+        h, w = self._resized_to(height, width) or (height, width)
+        if self.crop is not None:
+            # Towards zero, as padding rounds; where there is more than the crop it is the floor.
+            top, left = (int((a - b) / 2) for a, b in zip((h, w), self.crop, strict=True))
+            below, right = h - self.crop[0] - top, w - self.crop[1] - left
+            # Negative where the input was padded: that is cut away again.
+            maps = torch.nn.functional.pad(maps, [left, right, top, below])
+        return torch.nn.functional.interpolate(
+            maps[:, None], (height, width), mode="bilinear", align_corners=False
+        )[:, 0]
+
+    def _resized_to(self, h: int, w: int) -> tuple[int, int] | None:
+        if self.shortest is None:
+            return self.size
+        longer = int(self.shortest * max(h, w) / min(h, w))
+        return (longer, self.shortest) if h > w else (self.shortest, longer)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Return the model's input.

@@ -31,6 +31,10 @@ CONV_PRESETS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 
 
+PIXEL_RANGE = (-1.0, 1.0)
+"""What our small conv nets see in place of black and white."""
+
+
 class Encoder(nn.Module):
     """Base: float Tensor["n 3 size size"] in [0, 1] -> Tensor["n d"].
 
@@ -76,7 +80,8 @@ class ConvEncoder(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode Tensor["n 3 size size"] to Tensor["n d"]."""
-        return self.head(self.body(images * 2 - 1))
+        low, high = PIXEL_RANGE
+        return self.head(self.body(images * (high - low) + low))
 
     def description(self) -> dict[str, Any]:
         """See the base class."""

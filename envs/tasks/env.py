@@ -11,6 +11,7 @@ from embodied_reward.types import Float32, Float64, UInt8
 
 from ..arguments import checked_action, checked_views
 from ..mujoco_env import MujocoEnv
+from ..parts import PartNames
 from ..rendering import load_mujoco
 from .catalogue import PREFIX, rules_of
 from .rules import Rules
@@ -48,6 +49,12 @@ class TaskEnv(MujocoEnv):
     """
 
     suite = PREFIX
+    part_names = PartNames(
+        background=("screen", "shelf"),
+        gripper=("agent", "hand"),
+        objects=("peg", "ball"),
+        goal=("zone", "region", "goal"),
+    )
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10.0}  # noqa: RUF012
 
     def __init__(

@@ -106,6 +106,10 @@ class VariedEnv(gym.Wrapper, VisualEnv):  # type: ignore[misc]
         """Return the pictures as `VisualEnv.frames` does, of the varied scene."""
         return self._base.frames()
 
+    def parts(self) -> dict[str, UInt8]:
+        """Return what the pixels of the varied scene show; distractors belong to the rest."""
+        return self._base.parts()
+
     def render(self) -> UInt8:  # type: ignore[override]
         """Return the first view, UInt8["h w 3"]."""
         return self._base.render()

@@ -11,6 +11,7 @@ from embodied_reward.math.statistics import kendall_tau_a
 from embodied_reward.rewards.goal_distance import vip_loss
 from embodied_reward.rewards.tcc import cycle_consistency
 from embodied_reward.rewards.visual import split_presence
+from embodied_reward.shaping import shaping_reward
 from embodied_reward.types import Episode
 from tests.rewards.conftest import square_episode
 from tests.rewards.methods import fit, squares, tiny, trained_on_squares, untrained
@@ -128,6 +129,17 @@ def test_demonstrations_start_near_zero_and_end_near_one(method):
     scores = [model.score_episode(square_episode(i)).potential for i in range(6)]
     assert np.mean([s[0] for s in scores]) < 0.15
     assert np.mean([s[-1] for s in scores]) > 0.85
+
+
+@pytest.mark.parametrize("method", ["goal_distance", "tcc"])
+def test_a_distance_to_the_goal_is_a_level_and_its_shaped_return_telescopes(method):
+    """Acceptance: sum_t gamma^t F_t = gamma^T Phi_T - Phi_0 within 1e-6."""
+    gamma, phi = 0.97, trained_on_squares(method).score_episode(square_episode(30)).potential
+    paid = shaping_reward(phi[:-1], phi[1:], np.zeros(len(phi) - 1, bool), gamma)
+    steps = np.arange(len(phi) - 1)
+    expected = gamma ** len(steps) * phi[-1] - phi[0]
+    assert abs((gamma**steps * paid).sum() - expected) < 1e-6
+    assert np.ptp(phi) > 0.2  # a level that moves, not a difference
 
 
 def test_a_collapsed_embedding_has_no_potential():
