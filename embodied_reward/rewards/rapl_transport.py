@@ -13,7 +13,8 @@ from embodied_reward.math.sinkhorn import (
     transport,
 )
 
-TOLERANCE = 1e-6  # of the marginals of a plan
+TOLERANCE = 1e-4  # of the marginals of a plan
+ITERATIONS = 4000
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,19 @@ class Matched:
             number of rows, so that they do not shrink with the length.
         distance: <T*, C>, minus the mean of such rewards over all rows, continued ones included.
         reference: which one was nearest.
-        converged: whether its plan meets its marginals.
     """
 
     rewards: Tensor
     distance: float
     reference: int
-    converged: bool
 
 
 def nearest_reference(
     frames: Tensor, references: Tensor, *, epsilon: float, share: float, rows: int
 ) -> Matched:
     """Match an episode with every reference and keep the one at the smallest distance.
+
+    A plan that does not meet its marginals is none; where none does, all numbers are NaN.
 
     Args:
         frames: Tensor["t e"], embedded frames of the episode.
@@ -51,16 +52,14 @@ def nearest_reference(
     whole = torch.cat([frames, frames[-1:].expand(missing, -1)])
     cost = cosine_cost(whole.expand(count, -1, -1), references)
     found = transport(
-        cost, epsilon, allowed=within(cost, share), tolerance=TOLERANCE, iterations=2000
+        cost, epsilon, allowed=within(cost, share), tolerance=TOLERANCE, iterations=ITERATIONS
     )
     rewards = step_rewards(cost, found.plan)
-    best = int(best_reference(rewards[None])[0])
-    return Matched(
-        rewards[best, :length] * len(whole),
-        float(-rewards[best].sum()),
-        best,
-        bool(found.converged[best]),
-    )
+    usable = torch.where(found.converged[:, None], rewards, -torch.inf)
+    best = int(best_reference(usable[None])[0])
+    if not found.converged[best]:
+        rewards = torch.full_like(rewards, torch.nan)
+    return Matched(rewards[best, :length] * len(whole), float(-rewards[best].sum()), best)
 
 
 def within(cost: Tensor, share: float) -> Tensor | None:
