@@ -68,8 +68,8 @@ class RaplConfig(PreferenceModelConfig):
     """tau of the likelihood, in units of the cost"""
     epsilon: float = 0.1
     """strength of the plan's entropy in training, in units of the cost"""
-    reward_epsilon: float = 0.01
-    """the same when episodes are scored"""
+    reward_epsilon: float = 0.1
+    """the same when episodes are scored; a plan that is too sharp to be found makes them NaN"""
     band: float = 0.0
     """frames may be matched if their times differ by this share of the video; 0 allows any"""
     reference: str = "best"
