@@ -1,7 +1,7 @@
 """RAPL's main comparison on our planar tasks: which reward ranks episodes as the true one does?
 
     uv run python benchmarks/rapl.py [--tasks=Avoid] [--seeds=3] [--budgets 50 150 600]
-        [--steps=150] [--policies] [--decisions=20000] [--plot=FILE.png]
+        [--steps=150] [--policies] [--modes=potential,level] [--plot=FILE.png]
 
 Scripted episodes of a medium stick (`er collect`: 70 mixed and 30 careless ones to learn from, 40
 and 20 to test) are compared in random pairs by an oracle that knows the true return. From the
@@ -13,7 +13,9 @@ the same stick, and of a short stick and a gripper that no reward was trained on
     rank    of the method's episode return with the true return
     frame   of its potential with the true reward of the frame, over all frames
 
-With `--policies`, SAC learns from the rewards of the budget 150 through `er train-policy`.
+With `--policies`, SAC starts from five cloned demonstrations and learns by `er train-policy` from
+the rewards of the budget 150: as potentials beside the success (the order of policies is kept), and
+as levels in place of it (then the learned reward alone decides).
 Finished parts are kept in `--out`, so a stopped command goes on where it was.
 """
 
@@ -51,6 +53,7 @@ PARTS = {
     "train": (("mixed", 70, 0), ("careless", 30, 1)),
     "test": (("mixed", 40, 1000), ("careless", 20, 1001)),
     "other": (("mixed", 30, 1000), ("careless", 15, 1001)),
+    "demos": (("expert", 5, 500),),
 }
 METHODS = ("rapl", "rlhf", "unaligned", "tcc")
 TITLES = {
@@ -58,7 +61,10 @@ TITLES = {
     "rlhf": "RLHF",
     "unaligned": "transport, random encoder",
     "tcc": "TCC + transport",
+    "true": "true progress",
+    "success": "success alone",
 }
+COLOURS = dict(zip(TITLES, ("C0", "C1", "C2", "C3", "black", "grey"), strict=True))
 SHARED = {
     "views": ("top",),
     "encoder": EncoderConfig(image_size=32),
@@ -208,46 +214,53 @@ def measured_once(run: Path, tests: dict[str, str]) -> dict[str, dict[str, float
 
 
 def policy_study(options: argparse.Namespace) -> list[dict]:
-    """SAC from scratch on every reward of the budget 150, and on the true one."""
+    """SAC from five demonstrations on every reward of the budget 150, and on the true one."""
     rows = []
     for task in options.tasks.split(","):
         for seed in range(options.policy_seeds):
-            for method in ("true", *options.methods.split(",")):
-                row = {"task": task, "method": method, "seed": seed}
-                row["curve"] = learned(task, method, seed, options)
-                rows.append(row)
-                print(json.dumps(row), flush=True)
+            for mode in options.modes.split(","):
+                # The true reward and the bare success are there once, as lines to compare with.
+                alone = ("true", "success") if mode == "potential" else ()
+                for method in (*alone, *options.methods.split(",")):
+                    row = {"task": task, "method": method, "seed": seed, "mode": mode}
+                    row["curve"] = learned(task, method, mode, seed, options)
+                    rows.append(row)
+                    print(json.dumps(row), flush=True)
     (options.out / "policies.json").write_text(json.dumps(rows, indent=1) + "\n")
     return rows
 
 
-def learned(task: str, method: str, seed: int, options: argparse.Namespace) -> list[list[float]]:
+def learned(
+    task: str, method: str, mode: str, seed: int, options: argparse.Namespace
+) -> list[list[float]]:
     """Return [decisions, success rate] of every evaluation of one SAC run."""
-    folder = options.out / task / f"sac_{method}_{seed}_{options.decisions}"
+    folder = options.out / task / f"sac_{method}_{mode}_{seed}_{options.decisions}"
     if not (folder / "done").exists():
-        run = options.out / task / f"{method}_{BUDGET_OF_POLICIES}_{seed}_{options.steps}"
-        learned_reward = [f"--reward.path={run}", f"--reward.mode={options.mode}"]
-        er(
-            "train-policy",
-            f"--env.id=embodied_reward/{task}-{LEARNER}-v0",
-            f"--env.horizon={HORIZON}",
-            "--policy.type=sac",
-            "--policy.gradient_steps=1",
-            "--policy.n_steps=3",
-            "--policy.ent_coef=auto_0.1",
-            *(["--reward.mode=task"] if method == "true" else learned_reward),
-            f"--steps={options.decisions}",
-            f"--eval.freq={options.decisions // 8}",
-            "--eval.n_episodes=20",
-            f"--seed={seed}",
-            "--threads=1",
-            f"--output_dir={folder}",
-            *(["--resume=true"] if (folder / "checkpoints").exists() else []),
-        )
+        started = (folder / "checkpoints").exists()
+        settings = ["--resume=true"] if started else sac(task, method, mode, seed, options)
+        er("train-policy", f"--output_dir={folder}", *settings)
         (folder / "done").touch()
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines if "eval/success_rate" in line]
     return [[row["step"], row["eval/success_rate"]] for row in found]
+
+
+def sac(task: str, method: str, mode: str, seed: int, options: argparse.Namespace) -> list[str]:
+    run = options.out / task / f"{method}_{BUDGET_OF_POLICIES}_{seed}_{options.steps}"
+    reward = {"true": ["--reward.mode=oracle"], "success": ["--reward.mode=success"]}
+    return [
+        f"--env.id=embodied_reward/{task}-{LEARNER}-v0",
+        f"--env.horizon={HORIZON}",
+        f"--dataset.root={collected(task, LEARNER, 'demos', options.out)}",
+        "--policy.type=sac",
+        "--policy.gradient_steps=2",
+        *reward.get(method, [f"--reward.path={run}", f"--reward.mode={mode}"]),
+        f"--steps={options.decisions}",
+        f"--eval.freq={options.decisions // 6}",
+        "--eval.n_episodes=20",
+        f"--seed={seed}",
+        "--threads=1",
+    ]
 
 
 # --- what is shown ---
@@ -276,21 +289,31 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def final_table(rows: Sequence[dict]) -> str:
-    """Success at the end and mean over the evaluations, per reward."""
-    lines = ["| SAC on | success at the end | mean over the run |", "|---|---|---|"]
-    for task in dict.fromkeys(r["task"] for r in rows):
-        for method in dict.fromkeys(r["method"] for r in rows):
-            curves = [
-                np.array(r["curve"])[:, 1]
-                for r in rows
-                if (r["task"], r["method"]) == (task, method)
-            ]
-            cells = [spread([f(c) for c in curves]) for f in (lambda c: c[-1], np.mean)]
-            lines.append(
-                f"| {task}: {TITLES.get(method, 'true reward')} | " + " | ".join(cells) + " |"
-            )
+def policy_table(rows: Sequence[dict]) -> str:
+    """Success at the end and on average over the evaluations after the start, per reward."""
+    lines = ["| SAC on | mode | seeds | start | over the run | end |", "|---|---|---|---|---|---|"]
+    for key in dict.fromkeys((r["task"], r["method"], r["mode"]) for r in rows):
+        curves = [np.array(r["curve"])[:, 1] for r in rows if key == label(r)]
+        cells = [spread([float(f(c)) for c in curves]) for f in (_first, _mean, _last)]
+        name = f"{key[0]}: {TITLES[key[1]]} | {key[2]} | {len(curves)}"
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def label(row: dict) -> tuple[str, str, str]:
+    return row["task"], row["method"], row["mode"]
+
+
+def _first(curve: np.ndarray) -> float:
+    return curve[0]
+
+
+def _mean(curve: np.ndarray) -> float:
+    return curve[1:].mean()
+
+
+def _last(curve: np.ndarray) -> float:
+    return curve[-1]
 
 
 def plot(ranks: Sequence[dict], policies: Sequence[dict], path: Path) -> None:
@@ -300,51 +323,57 @@ def plot(ranks: Sequence[dict], policies: Sequence[dict], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     tasks = list(dict.fromkeys(r["task"] for r in ranks))
-    columns = 4 if policies else 3
-    figure, axes = plt.subplots(
-        len(tasks), columns, figsize=(3.4 * columns, 2.9 * len(tasks)), squeeze=False
-    )
+    modes = list(dict.fromkeys(r["mode"] for r in policies))
+    columns = 1 + len(OTHERS) + len(modes)
+    size = (2.9 * columns, 2.9 * len(tasks) + 0.5)
+    figure, axes = plt.subplots(len(tasks), columns, figsize=size, squeeze=False)
     for line, task in zip(axes, tasks, strict=True):
         for axis, body in zip(line, (LEARNER, *OTHERS), strict=False):
             _draw_ranks(axis, [r for r in ranks if r["task"] == task], body, task)
-        if policies:
-            _draw_curves(line[-1], [r for r in policies if r["task"] == task], task)
-    axes[0, 0].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
+        for axis, mode in zip(line[1 + len(OTHERS) :], modes, strict=True):
+            _draw_curves(axis, [r for r in policies if r["task"] == task], mode, task)
+    handles: dict[str, object] = {}
+    for axis in axes.flat:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.tight_layout(rect=(0, 0.08 / len(tasks), 1, 1))
+    figure.legend(handles.values(), handles, loc="lower center", ncol=len(handles), fontsize=8)
     figure.savefig(path, dpi=110)
 
 
 def _draw_ranks(axis, rows: Sequence[dict], body: str, task: str) -> None:  # noqa: ANN001
     budgets = sorted({r["budget"] for r in rows})
     for method in METHODS:
-        values = np.array(
-            [[r[body]["rank"] for r in rows if (r["method"], r["budget"]) == (method, b)]
-             for b in budgets]
-        )  # fmt: skip
-        if values.size:
-            axis.plot(budgets, values.mean(1), "o-", label=TITLES[method])
-            axis.fill_between(budgets, values.min(1), values.max(1), alpha=0.15)
+        chosen = [[r[body]["rank"] for r in rows if (r["method"], r["budget"]) == (method, b)]
+                  for b in budgets]  # fmt: skip
+        if all(chosen):
+            low, mean, high = (np.array([f(v) for v in chosen]) for f in (min, np.mean, max))
+            axis.plot(budgets, mean, "o-", color=COLOURS[method], label=TITLES[method])
+            axis.fill_between(budgets, low, high, alpha=0.12, color=COLOURS[method])
     axis.set(xscale="log", xticks=budgets, xticklabels=budgets, ylim=(-0.3, 1))
     axis.minorticks_off()
     axis.axhline(0, color="grey", lw=0.5)
-    same = "trained on" if body == LEARNER else "never seen"
-    axis.set_title(f"{task}: {body} ({same})", fontsize=9)
+    same = "as trained" if body == LEARNER else "never seen"
+    axis.set_title(f"{task}, {body} ({same})", fontsize=9)
     axis.set_xlabel("preferences", fontsize=8)
     axis.set_ylabel("Spearman with true return", fontsize=8)
 
 
-def _draw_curves(axis, rows: Sequence[dict], task: str) -> None:  # noqa: ANN001
-    for method in ("true", *METHODS):
-        curves = [np.array(r["curve"]) for r in rows if r["method"] == method]
+def _draw_curves(axis, rows: Sequence[dict], mode: str, task: str) -> None:  # noqa: ANN001
+    for method in TITLES:
+        lines = method in ("true", "success")
+        curves = [
+            np.array(r["curve"])
+            for r in rows
+            if r["method"] == method and (lines or r["mode"] == mode)
+        ]
         if curves:
-            success = np.stack([c[:, 1] for c in curves])
-            style = {"color": "black", "ls": "--"} if method == "true" else {}
-            axis.plot(curves[0][:, 0], success.mean(0), label=TITLES.get(method, "true"), **style)
+            success = np.stack([c[:, 1] for c in curves]).mean(0)
+            style = {"color": COLOURS[method], "ls": "--" if lines else "-"}
+            axis.plot(curves[0][:, 0], success, label=TITLES[method], **style)
     axis.set(ylim=(-0.02, 1.02))
-    axis.set_title(f"{task}: SAC, {BUDGET_OF_POLICIES} preferences", fontsize=9)
+    axis.set_title(f"{task}: SAC, {BUDGET_OF_POLICIES} preferences, '{mode}'", fontsize=9)
     axis.set_xlabel("decisions", fontsize=8)
     axis.set_ylabel("success", fontsize=8)
-    axis.legend(fontsize=7)
 
 
 def main() -> None:
@@ -356,8 +385,8 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--policies", action="store_true")
     parser.add_argument("--policy-seeds", type=int, default=3)
-    parser.add_argument("--decisions", type=int, default=20_000)
-    parser.add_argument("--mode", default="level", help="reward mode of the learned rewards")
+    parser.add_argument("--decisions", type=int, default=6000)
+    parser.add_argument("--modes", default="potential,level", help="of `er train-policy`")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/rapl"))
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -367,7 +396,7 @@ def main() -> None:
         print(table(ranks, metric))
     policies = policy_study(options) if options.policies else []
     if policies:
-        print(final_table(policies))
+        print(policy_table(policies))
     if options.plot:
         plot(ranks, policies, options.plot)
 
