@@ -1,7 +1,8 @@
 """RAPL's main comparison on our planar tasks: which reward ranks episodes as the true one does?
 
     uv run python benchmarks/rapl.py [--tasks=Avoid] [--seeds=3] [--budgets 50 150 600]
-        [--steps=150] [--policies] [--modes=potential,level] [--plot=FILE.png]
+        [--steps=150] [--methods=rapl,rlhf,unaligned,tcc] [--policies] [--modes=potential,level]
+        [--plot=FILE.png]
 
 Scripted episodes of a medium stick (`er collect`: 70 mixed and 30 careless ones to learn from, 40
 and 20 to test) are compared in random pairs by an oracle that knows the true return. From the
@@ -61,10 +62,15 @@ TITLES = {
     "rlhf": "RLHF",
     "unaligned": "transport, random encoder",
     "tcc": "TCC + transport",
+    "rapl_success": "RAPL, references that succeeded",
+    "rapl_triplets": "RAPL, triplets, references that succeeded",
+    "rapl_band": "RAPL, band 0.2",
     "true": "true progress",
     "success": "success alone",
 }
-COLOURS = dict(zip(TITLES, ("C0", "C1", "C2", "C3", "black", "grey"), strict=True))
+COLOURS = dict(
+    zip(TITLES, ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "black", "grey"), strict=True)
+)
 SHARED = {
     "views": ("top",),
     "encoder": EncoderConfig(image_size=32),
@@ -73,6 +79,11 @@ SHARED = {
     "shift": 1,
     "erase": 0.0,
     "success_weight": 0.0,
+}
+VARIANTS = {
+    "rapl_success": {"reference": "success"},
+    "rapl_triplets": {"reference": "success"},
+    "rapl_band": {"band": 0.2},
 }
 BUDGET_OF_POLICIES = 150
 
@@ -120,6 +131,20 @@ def preferences(root: str, count: int, seed: int, path: Path) -> Path:
     return path
 
 
+def likeness(root: str, count: int, seed: int, path: Path) -> Path:
+    """Write answers about random triplets: whose true return is nearer to the anchor's?"""
+    rng, (returns, _), rows = np.random.default_rng(seed), truth(root), []
+    for _ in range(count):
+        anchor, one, other = (int(k) for k in rng.choice(len(returns), 3, replace=False))
+        near = [abs(returns[k] - returns[anchor]) for k in (one, other)]
+        closer, farther = (one, other) if near[0] <= near[1] else (other, one)
+        row = {"type": "triplet", "anchor": anchor, "closer": closer, "farther": farther}
+        rows.append(row | ({"same": True} if near[0] == near[1] else {}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 # --- methods ---
 
 
@@ -128,16 +153,18 @@ def trained(method: str, root: str, budget: int, seed: int, steps: int, folder: 
     run = folder / f"{method}_{budget}_{seed}_{steps}"
     if not (run / "done").exists():
         model = _tcc(root, budget, seed, steps, run) if method == "tcc" else _model(method, seed)
-        answers = preferences(root, budget, seed, run / "preferences.jsonl")
-        _train(model, root, seed, steps if method in ("rapl", "rlhf") else 0, run, answers)
+        ask = likeness if method == "rapl_triplets" else preferences
+        answers = ask(root, budget, seed, run / "preferences.jsonl")
+        still = method in ("unaligned", "tcc")
+        _train(model, root, seed, 0 if still else steps, run, answers)
         (run / "done").touch()
     return run
 
 
 def _model(method: str, seed: int) -> RewardModel:
     seed_everything(seed)
-    kinds = {"rapl": RaplConfig, "unaligned": RaplConfig, "rlhf": RlhfConfig, "tcc": TccConfig}
-    config = kinds[method](**SHARED)
+    kinds = {"rlhf": RlhfConfig, "tcc": TccConfig}
+    config = kinds.get(method, RaplConfig)(**SHARED, **VARIANTS.get(method, {}))
     return registry()[type(config).get_choice_name(type(config))].create(config)
 
 
@@ -342,7 +369,7 @@ def plot(ranks: Sequence[dict], policies: Sequence[dict], path: Path) -> None:
 
 def _draw_ranks(axis, rows: Sequence[dict], body: str, task: str) -> None:  # noqa: ANN001
     budgets = sorted({r["budget"] for r in rows})
-    for method in METHODS:
+    for method in dict.fromkeys(r["method"] for r in rows):
         chosen = [[r[body]["rank"] for r in rows if (r["method"], r["budget"]) == (method, b)]
                   for b in budgets]  # fmt: skip
         if all(chosen):
