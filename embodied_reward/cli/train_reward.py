@@ -75,10 +75,8 @@ def main(argv: list[str]) -> int:
 
 def implied_settings(given: dict[str, Any]) -> dict[str, Any]:
     """Return what a model to start from, or else preferences, imply. Raises CheckpointError."""
-    implied = pretrained_settings(given)
-    if not implied and given.get("preferences"):
-        return configs.load_preset("train-reward", "preferences")
-    return implied
+    preset = configs.load_preset("train-reward", "preferences") if given.get("preferences") else {}
+    return {**preset, **pretrained_settings(given)}
 
 
 def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,9 @@ from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
 
-ARCHITECTURE = ("views", "encoder", "dim", "hidden", "bins", "heads", "member", "count")
+ARCHITECTURE = (
+    "views", "encoder", "dim", "hidden", "embedding", "bins", "heads", "member", "count",
+)  # fmt: skip
 """Settings that a loaded model cannot change, where its method has them."""
 
 

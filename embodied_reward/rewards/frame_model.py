@@ -157,7 +157,10 @@ class FrameModel(VisualModel, abc.ABC):
 
         Frames without any working camera are NaN, and so is a view where it is masked.
         """
-        features, present = split_presence(self.episode_features(episode))
+        return self.score_features(*split_presence(self.episode_features(episode)))
+
+    def score_features(self, features: Tensor, present: Tensor) -> EpisodeScores:
+        """Score an encoded episode, Tensor["t v d"] with bool Tensor["t v"]."""
         potential, success, spread = self._scores(features, present)
         alone = torch.eye(len(self.config.views), dtype=torch.bool, device=features.device)
         per_view = {

@@ -175,7 +175,7 @@ class RaplModel(PreferenceModel):
         """Return each video's distance to the nearest reference that is another video."""
         first, second = (i.ravel() for i in np.meshgrid(videos, references, indexing="ij"))
         apart = self._apart(z, first, second).view(len(videos), -1)
-        itself = torch.from_numpy(videos[:, None] == references[None])
+        itself = torch.from_numpy(videos[:, None] == references[None]).to(apart.device)
         return apart.masked_fill(itself & (len(references) > 1), torch.inf).amin(1)
 
     def _apart(self, z: Tensor, first: Int64, second: Int64) -> Tensor:
@@ -230,11 +230,9 @@ class RaplModel(PreferenceModel):
         features, present = split_presence(self.episode_features(episode))
         return self._step_rewards(features, present)
 
-    @torch.inference_mode()
-    def score_episode(self, episode: Episode) -> EpisodeScores:
+    def score_features(self, features: Tensor, present: Tensor) -> EpisodeScores:
         """See the base class; the mode `transport` is 1 + r_t / 2, in [0, 1]."""
-        scores = super().score_episode(episode)
-        features, present = split_presence(self.episode_features(episode))
+        scores = super().score_features(features, present)
         level = 1 + self._step_rewards(features, present) / 2
         return replace(scores, modes={**scores.modes, "transport": level})
 
@@ -252,8 +250,8 @@ class RaplModel(PreferenceModel):
             return None, seen
         references = self._references_seen_by(present.any(0))
         found = nearest_reference(
-            self._project(features[seen], present[seen]).double(),
-            references.double(),
+            self._project(features[seen], present[seen]),
+            references,
             epsilon=c.reward_epsilon,
             share=c.band,
             rows=int(self.horizon),
