@@ -14,6 +14,7 @@ learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of the
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from embodied_reward.cli.device import pick_device
 from embodied_reward.data import EpisodeSequence, check_dataset
 from embodied_reward.data.preferences import Preference, read_preferences
 from embodied_reward.errors import ConfigError
+from embodied_reward.files import replacing
 from embodied_reward.rewards import (
     DopamineConfig,
     RewardModel,
@@ -39,6 +41,9 @@ from embodied_reward.rewards.success import SuccessModel
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
+
+PREFERENCES = "preferences.jsonl"
+"""The answers that a run learned from, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,7 @@ def train_reward(config: TrainRewardConfig) -> int:
     if config.resume:
         print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
     save_config(config, folder)
+    _keep_preferences(config, folder)
     _announce(config, trainer, folder)
     # Features of an encoder that is trained are old after every step; those of a frozen one stay.
     frozen = [trainer.model] if trainer.model.frozen else []
@@ -138,7 +144,8 @@ def _preferences(config: TrainRewardConfig) -> tuple[Preference, ...]:
     kind = type(config.reward_model).get_choice_name(type(config.reward_model))
     if config.preferences:
         whole = dataclasses.replace(config.dataset, episodes=()).open()
-        return read_preferences(config.preferences, whole.indices, dataset=config.dataset.label())
+        path = _preference_file(config)
+        return read_preferences(path, whole.indices, dataset=config.dataset.label())
     if config.steps and isinstance(config.reward_model, PreferenceModelConfig):
         raise ConfigError(
             f"--reward_model.type={kind} learns from preferences: give --preferences=FILE, which "
@@ -146,6 +153,19 @@ def _preferences(config: TrainRewardConfig) -> tuple[Preference, ...]:
             + (", or --steps=0 for transport without alignment" if kind == "rapl" else "")
         )
     return ()
+
+
+def _preference_file(config: TrainRewardConfig) -> str | Path:
+    """Return the answers; a resumed run reads its own copy, because people go on answering."""
+    assert config.preferences is not None
+    own = Path(config.output_dir or ".") / PREFERENCES
+    return own if config.resume and own.is_file() else config.preferences
+
+
+def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
+    if config.preferences and not (folder / PREFERENCES).exists():
+        with replacing(folder / PREFERENCES) as temporary:
+            shutil.copyfile(config.preferences, temporary)
 
 
 def _trainer(

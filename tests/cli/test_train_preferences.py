@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -92,6 +93,24 @@ def test_same_command_same_numbers_and_resume_goes_on(demos, answers, tmp_path):
     shorter = load(tmp_path / "b" / "checkpoints" / "last").state_dict()
     assert not torch.equal(longer["projection.weight"], shorter["projection.weight"])
     assert torch.equal(longer["reference_frame"], shorter["reference_frame"])
+
+
+def test_a_resumed_run_learns_from_the_answers_it_began_with(demos, answers, tmp_path):
+    journal = tmp_path / "answers.jsonl"
+    journal.write_bytes(answers.read_bytes())
+    for name in ("whole", "cut"):
+        assert (
+            train(demos, tmp_path / name, "rapl", f"--preferences={journal}", "--save_freq=2") == 0
+        )
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "00000004")
+    with journal.open("a") as file:
+        file.write('{"type": "pair", "episodes": [0, 1], "preferred": null}\n' * 50)
+    argv = [f"--output_dir={tmp_path / 'cut'}", "--resume=true"]
+    assert main(["train-reward", *argv]) == 0
+    whole, cut = (
+        load(tmp_path / n / "checkpoints" / "last").state_dict() for n in ("whole", "cut")
+    )
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_preferences_imply_their_own_batch_size(demos, answers, tmp_path):
