@@ -288,7 +288,7 @@ def sac(task: str, method: str, mode: str, seed: int, options: argparse.Namespac
         "--policy.gradient_steps=2",
         *reward.get(method, [f"--reward.path={run}", f"--reward.mode={mode}"]),
         f"--steps={options.decisions}",
-        f"--eval.freq={options.decisions // 6}",
+        f"--eval.freq={options.decisions // 4}",
         "--eval.n_episodes=20",
         f"--seed={seed}",
         "--threads=1",
@@ -417,7 +417,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--policies", action="store_true")
     parser.add_argument("--policy-seeds", type=int, default=3)
-    parser.add_argument("--decisions", type=int, default=6000)
+    parser.add_argument("--decisions", type=int, default=4000)
     parser.add_argument("--modes", default="potential,level", help="of `er train-policy`")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/rapl"))
     parser.add_argument("--plot", type=Path)
