@@ -137,7 +137,7 @@ def test_triplets_teach_likeness():
 
     def accuracy(model):
         model.preferences = held
-        data = model._decode(unseen)
+        data = model.dataset(unseen)
         return model.eval().loss(data.batch(60, 0, 0))[1]["accuracy"]
 
     before = accuracy(untrained("rapl", asked))
