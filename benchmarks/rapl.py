@@ -228,6 +228,9 @@ def rank_study(options: argparse.Namespace) -> list[dict]:
             for budget in options.budgets:
                 for method in options.methods.split(","):
                     folder = options.out / task
+                    name = f"{method}_{budget}_{seed}_{options.steps}"
+                    if options.finished and not (folder / name / "measured.json").exists():
+                        continue
                     run = trained(method, train, budget, seed, options.steps, folder)
                     row = {"task": task, "method": method, "budget": budget, "seed": seed}
                     row |= measured_once(run, tests)
@@ -254,6 +257,9 @@ def policy_study(options: argparse.Namespace) -> list[dict]:
                 # The true reward and the bare success are there once, as lines to compare with.
                 alone = ("true", "success") if mode == "potential" else ()
                 for method in (*alone, *options.methods.split(",")):
+                    name = f"sac_{method}_{mode}_{seed}_{options.decisions}"
+                    if options.finished and not (options.out / task / name / "done").exists():
+                        continue
                     row = {"task": task, "method": method, "seed": seed, "mode": mode}
                     row["curve"] = learned(task, method, mode, seed, options)
                     rows.append(row)
@@ -421,6 +427,7 @@ def main() -> None:
     parser.add_argument("--modes", default="potential,level", help="of `er train-policy`")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/rapl"))
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--finished", action="store_true", help="show what is there, run nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     ranks = rank_study(options)
