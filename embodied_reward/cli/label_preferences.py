@@ -245,8 +245,9 @@ def _summary(config: LabelConfig, session: "Session", path: Path) -> None:
     clips = shlex.quote(str(path.with_name(f"{path.stem}_clips")))
     source, answers = shlex.quote(config.dataset.label()), shlex.quote(str(path))
     print(
-        f"next:\n  er label-preferences --dataset.root={source} --output={answers} "
-        f"--export={clips}\n  er train-scorer --data={clips}/preferences.jsonl"
+        f"next:\n  er train-reward --dataset.root={source} --reward_model.type=rapl "
+        f"--preferences={answers}\n  er label-preferences --dataset.root={source} "
+        f"--output={answers} --export={clips}\n  er train-scorer --data={clips}/preferences.jsonl"
     )
 
 

@@ -7,8 +7,9 @@ A success detector (--success.path=RUN of `er train-reward --reward_model.type=s
 its false and missed successes are logged beside the simulator's truth. It pays nothing unless
 --success.pays=true.
 
-Reward modes: potential (learned, keeps the optimal policy), success, absolute, difference,
-difference_gold, delayed, oracle (true progress), task (the environment's dense reward).
+Reward modes: potential (learned, keeps the optimal policy), success, absolute, level (learned
+alone), difference, difference_gold, delayed, oracle (true progress), task (the environment's
+dense reward).
 """
 
 import contextlib
@@ -29,7 +30,7 @@ class RewardConfig:
     """What the policy learns from."""
 
     mode: str = "potential"
-    """potential, success, absolute, difference, difference_gold, delayed, oracle or task"""
+    """potential, success, absolute, level, difference, difference_gold, delayed, oracle or task"""
     path: str | None = None
     """trained reward model: run folder, checkpoint or pretrained_model"""
     kappa: float = 1.0

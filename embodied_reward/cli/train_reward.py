@@ -6,10 +6,15 @@ er train-reward --dataset.root=ONE_DEMO --reward_model.path=PRETRAINED --episode
 The second form adapts a model that was trained on other tasks to a new one: settings come from
 the model, steps and learning rate are those of the preset `adapt`, unless others are given.
 Several tasks train one model with --dataset.root=TASK_A,TASK_B,...
+
+er train-reward --dataset.root=EPISODES --reward_model.type=rapl --preferences=ANSWERS.jsonl
+
+learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of them).
 """
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,9 @@ from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.device import pick_device
 from embodied_reward.data import EpisodeSequence, check_dataset
+from embodied_reward.data.preferences import Preference, read_preferences
 from embodied_reward.errors import ConfigError
+from embodied_reward.files import replacing
 from embodied_reward.rewards import (
     DopamineConfig,
     RewardModel,
@@ -29,10 +36,14 @@ from embodied_reward.rewards import (
     pretrained_folder,
     registry,
 )
+from embodied_reward.rewards.preference_model import PreferenceModelConfig
 from embodied_reward.rewards.success import SuccessModel
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
+
+PREFERENCES = "preferences.jsonl"
+"""The answers that a run learned from, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,8 @@ class TrainRewardConfig(OptimizationConfig):
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     reward_model: RewardModelConfig = field(default_factory=DopamineConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    preferences: str | None = None
+    """answers of `er label-preferences` about the dataset's episodes, for rapl and rlhf"""
     episodes: tuple[int, ...] = ()
     """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
@@ -61,8 +74,14 @@ class TrainRewardConfig(OptimizationConfig):
 def main(argv: list[str]) -> int:
     """Entry point of `er train-reward`."""
     return run_verb(
-        "train-reward", TrainRewardConfig, train_reward, argv, __doc__, pretrained_settings
+        "train-reward", TrainRewardConfig, train_reward, argv, __doc__, implied_settings
     )
+
+
+def implied_settings(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model to start from, or else preferences, imply. Raises CheckpointError."""
+    preset = configs.load_preset("train-reward", "preferences") if given.get("preferences") else {}
+    return {**preset, **pretrained_settings(given)}
 
 
 def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -90,13 +109,15 @@ def train_reward(config: TrainRewardConfig) -> int:
         config, reward_model=dataclasses.replace(config.reward_model, views=views)
     )
     check_dataset(episodes, views=views)
+    preferences = _preferences(config)
     folder = _folder(config)
     set_threads(config.threads)
     seed_everything(config.seed)
-    trainer = _trainer(config, list(episodes), folder)
+    trainer = _trainer(config, list(episodes), preferences, folder)
     if config.resume:
         print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
     save_config(config, folder)
+    _keep_preferences(config, folder)
     _announce(config, trainer, folder)
     # Features of an encoder that is trained are old after every step; those of a frozen one stay.
     frozen = [trainer.model] if trainer.model.frozen else []
@@ -118,13 +139,47 @@ def training_episodes(config: TrainRewardConfig) -> EpisodeSequence:
     return dataclasses.replace(dataset, episodes=config.episodes or dataset.episodes).open()
 
 
-def _trainer(config: TrainRewardConfig, episodes: list, folder: Path) -> RewardTrainer:
+def _preferences(config: TrainRewardConfig) -> tuple[Preference, ...]:
+    """Read the preferences about the dataset. Raises ConfigError, DatasetError."""
+    kind = type(config.reward_model).get_choice_name(type(config.reward_model))
+    if config.preferences:
+        whole = dataclasses.replace(config.dataset, episodes=()).open()
+        path = _preference_file(config)
+        return read_preferences(path, whole.indices, dataset=config.dataset.label())
+    if config.steps and isinstance(config.reward_model, PreferenceModelConfig):
+        raise ConfigError(
+            f"--reward_model.type={kind} learns from preferences: give --preferences=FILE, which "
+            "`er label-preferences` writes"
+            + (", or --steps=0 for transport without alignment" if kind == "rapl" else "")
+        )
+    return ()
+
+
+def _preference_file(config: TrainRewardConfig) -> str | Path:
+    """Return the answers; a resumed run reads its own copy, because people go on answering."""
+    assert config.preferences is not None
+    own = Path(config.output_dir or ".") / PREFERENCES
+    return own if config.resume and own.is_file() else config.preferences
+
+
+def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
+    if config.preferences and not (folder / PREFERENCES).exists():
+        with replacing(folder / PREFERENCES) as temporary:
+            shutil.copyfile(config.preferences, temporary)
+
+
+def _trainer(
+    config: TrainRewardConfig, episodes: list, preferences: tuple[Preference, ...], folder: Path
+) -> RewardTrainer:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
     # A model of several tasks reads each episode against the goals of the episode's own task.
     task = tasks.pop() if len(tasks) == 1 else ""
+    model = _model(config, task).to(pick_device(config.device))
+    if preferences:
+        model.learn_from(preferences)
     return RewardTrainer(
-        _model(config, task).to(pick_device(config.device)),
+        model,
         training,
         validation,
         config=config,

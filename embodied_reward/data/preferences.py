@@ -67,29 +67,40 @@ type Preference = Pair | Triplet
 
 
 def read_preferences(
-    path: Path | str, episodes: Iterable[int] | None = None
+    path: Path | str, episodes: Iterable[int] | None = None, *, dataset: str = ""
 ) -> tuple[Preference, ...]:
     """Read a file of preferences; skipped questions are left out, ties are kept.
 
     Args:
         path: JSON lines in UTF-8; empty lines are passed over.
         episodes: indices that exist; None does not check them.
+        dataset: name of the dataset, paths joined by commas; rows whose "dataset" names another
+            one are left out. Folders may have moved: their last parts are compared. Empty takes
+            every row.
 
     Raises:
-        DatasetError: the file cannot be read, it holds no judgement, or a row is wrong; the
-            message names the line.
+        DatasetError: the file cannot be read, it holds no judgement of this dataset, or a row is
+            wrong; the message names the line.
     """
     known = None if episodes is None else frozenset(episodes)
-    found = []
+    found, others = [], set()
     for number, line in enumerate(_lines(Path(path)), 1):
         if not line.strip():
             continue
         where = f"'{path}' line {number}"
         row = _object(line, where)
         preference = parse_preference(row, where)
+        if dataset and _parts(row.get("dataset", dataset)) != _parts(dataset):
+            others.add(str(row["dataset"]))
+            continue
         _check_episodes(preference, known, where)
         if not row.get("skipped", False):
             found.append(preference)
+    if not found and others:
+        raise DatasetError(
+            f"'{path}' holds no preference about '{dataset}', but about '{min(others)}'; open the "
+            "dataset that was labelled, with its folders in the same order"
+        )
     if not found:
         raise DatasetError(
             f"'{path}' holds no preference; compare episodes with `er label-preferences`"
@@ -111,6 +122,10 @@ def parse_preference(row: Mapping[str, Any], where: str = "this row") -> Prefere
             f"{where} compares an episode with itself: {list(preference.episodes)}; remove the row"
         )
     return preference
+
+
+def _parts(dataset: object) -> list[str]:
+    return [Path(part).name for part in str(dataset).split(",")]
 
 
 def _pair(row: Mapping[str, Any], where: str) -> Pair:

@@ -15,7 +15,13 @@ from embodied_reward.math.sinkhorn import cosine_cost, transport
 
 
 def video_distance(
-    x: Tensor, y: Tensor, epsilon: float, *, iterations: int = 200, tolerance: float = 1e-4
+    x: Tensor,
+    y: Tensor,
+    epsilon: float,
+    *,
+    allowed: Tensor | None = None,
+    iterations: int = 200,
+    tolerance: float = 1e-4,
 ) -> Tensor:
     """Return <T*, C> of embedded videos with the plan held, Tensor["b"].
 
@@ -23,11 +29,14 @@ def video_distance(
         x: Tensor["b t d"].
         y: Tensor["b s d"].
         epsilon: strength of the entropy; 0 takes the exact plan, which needs t = s.
+        allowed: bool Tensor["b t s"], frames that may be matched (`sinkhorn.band`); None: all.
         iterations: of Sinkhorn, at most.
         tolerance: of the plan's marginals; training needs no more than a rough plan.
     """
     cost = cosine_cost(x, y)
-    found = transport(cost.detach(), epsilon, iterations=iterations, tolerance=tolerance)
+    found = transport(
+        cost.detach(), epsilon, allowed=allowed, iterations=iterations, tolerance=tolerance
+    )
     return (cost * found.plan).sum((1, 2))
 
 

@@ -10,7 +10,9 @@ from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
 from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
+from embodied_reward.rewards.rapl import RaplConfig, RaplModel
 from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
+from embodied_reward.rewards.rlhf import RlhfConfig, RlhfModel
 from embodied_reward.rewards.success import SuccessModel
 from embodied_reward.rewards.success_config import SuccessConfig
 from embodied_reward.rewards.tcc import TccConfig, TccModel
@@ -21,6 +23,8 @@ REWARDS: dict[str, type[RewardModel]] = {
     "remaining_time": RemainingTimeModel,
     "goal_distance": GoalDistanceModel,
     "tcc": TccModel,
+    "rapl": RaplModel,
+    "rlhf": RlhfModel,
     "ensemble": EnsembleModel,
     "success": SuccessModel,
 }
@@ -34,10 +38,14 @@ __all__ = [
     "EnsembleModel",
     "GoalDistanceConfig",
     "GoalDistanceModel",
+    "RaplConfig",
+    "RaplModel",
     "RemainingTimeConfig",
     "RemainingTimeModel",
     "RewardModel",
     "RewardModelConfig",
+    "RlhfConfig",
+    "RlhfModel",
     "SuccessConfig",
     "SuccessModel",
     "TccConfig",

@@ -27,6 +27,7 @@ import draccus
 import torch
 from torch import Tensor, nn
 
+from embodied_reward.data.preferences import Preference
 from embodied_reward.errors import ConfigError
 from embodied_reward.rewards.embedder import Embedder
 from embodied_reward.scoring.scorer import Trunk
@@ -35,7 +36,9 @@ from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
 
-ARCHITECTURE = ("views", "encoder", "dim", "hidden", "bins", "heads", "member", "count")
+ARCHITECTURE = (
+    "views", "encoder", "dim", "hidden", "embedding", "bins", "heads", "member", "count",
+)  # fmt: skip
 """Settings that a loaded model cannot change, where its method has them."""
 
 
@@ -111,6 +114,27 @@ class RewardModel(nn.Module, abc.ABC):
                     f"--reward_model.path, which has {ours}; leave it out, or train from scratch"
                 )
         self.config, self.task = config, task
+
+    def learn_from(self, preferences: Sequence[Preference]) -> None:
+        """Take preferences over episodes, by `Episode.index`, before the training data is built.
+
+        Raises:
+            ConfigError: the method does not learn from preferences.
+            DatasetError: none of them is of a kind that it reads.
+        """
+        raise ConfigError(
+            f"--reward_model.type={self.name} does not learn from preferences; leave --preferences "
+            "out, or train rapl, rlhf, or an ensemble of them"
+        )
+
+    def validation_data(self, training: list[Episode], validation: list[Episode]) -> Any:
+        """Return held-out batches of a trainable model, None where there is nothing to measure.
+
+        Called after the references were set. Methods that learn from preferences need the
+        training episodes as well, because these are compared with held-out ones.
+        """
+        solved = [e for e in validation if e.success is not False]
+        return self.dataset(validation) if solved else None  # type: ignore[operator]
 
     def calibrate(self, episodes: Sequence[Episode]) -> None:
         """Fit what is fitted on held-out episodes: thresholds, weights of fusion.

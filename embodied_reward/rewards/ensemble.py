@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_reward import config as configs
+from embodied_reward.data.preferences import Preference
 from embodied_reward.errors import CheckpointError, ConfigError, did_you_mean
 from embodied_reward.files import replacing
 from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelConfig
@@ -90,7 +91,7 @@ class EnsembleModel(RewardModel):
     def __init__(self, config: EnsembleConfig, members: Sequence[RewardModel]) -> None:
         """Wrap members; use `create` for untrained, `load` for saved ones."""
         super().__init__()
-        self.config, self._digest = config, ""
+        self.config, self._digest, self._preferred = config, "", False
         self.members = nn.ModuleList(members)
 
     @classmethod
@@ -120,6 +121,19 @@ class EnsembleModel(RewardModel):
         chosen = [self._resample(episodes, k) for k in range(self.config.count)]
         members: list[Any] = self._models
         return MemberBatches([m.dataset(e) for m, e in zip(members, chosen, strict=True)])
+
+    def learn_from(self, preferences: Sequence[Preference]) -> None:
+        """See the base class; every member learns from those about its resample."""
+        for member in self._models:
+            member.learn_from(preferences)
+        self._preferred = True
+
+    def validation_data(self, training: list[Episode], validation: list[Episode]) -> Any:
+        """See the base class; members that learn from preferences are held against the same."""
+        if not self._preferred:
+            return super().validation_data(training, validation)
+        parts = [m.validation_data(training, validation) for m in self._models]
+        return None if None in parts else MemberBatches(parts)
 
     def set_references(self, data: MemberBatches) -> None:
         """Keep every member's references."""

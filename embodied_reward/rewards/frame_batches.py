@@ -65,7 +65,7 @@ class FrameDataset(abc.ABC):
 
     def __init__(self, episodes: Sequence[Episode], *, views: Sequence[str], size: int) -> None:
         decoded = decode_all(episodes, views, size)
-        videos = [_video(e, *pair) for e, pair in zip(episodes, decoded, strict=True)]
+        videos = [video_of(e, *pair) for e, pair in zip(episodes, decoded, strict=True)]
         # An episode that is solved from its first frame on shows no progress.
         self.demos = [v for v in videos if len(v.goals) and v.end > 0]
         self.failures = [v for v in videos if not len(v.goals)]
@@ -114,7 +114,8 @@ def _choose(videos: list[Video], count: int, rng: np.random.Generator) -> list[V
     return [videos[i] for i in picks]
 
 
-def _video(episode: Episode, frames: Tensor, present: Tensor) -> Video:
+def video_of(episode: Episode, frames: Tensor, present: Tensor) -> Video:
+    """Return a decoded episode: uint8 Tensor["t v h w 3"] and bool Tensor["t v"]."""
     last = len(frames) - 1
     if episode.success is False:
         return Video(frames, present, last, np.empty(0, np.int64), episode.fps)

@@ -23,7 +23,7 @@ from embodied_reward import config as configs
 from embodied_reward import weights
 from embodied_reward.errors import ConfigError
 from embodied_reward.rewards.base import Card, Carry, RewardModelConfig
-from embodied_reward.rewards.frame_batches import FrameBatch, FrameDataset
+from embodied_reward.rewards.frame_batches import FrameBatch
 from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views, without
 from embodied_reward.rewards.visual import VisualModel, split_presence
 from embodied_reward.types import Episode, EpisodeScores, Float64, Scores
@@ -93,11 +93,11 @@ class FrameModel(VisualModel, abc.ABC):
     # --- what a method brings ---
 
     @abc.abstractmethod
-    def dataset(self, episodes: list[Episode]) -> FrameDataset:
-        """Decode training episodes. Raises DatasetError: none is successful, or one has no view."""
+    def dataset(self, episodes: list[Episode]) -> Any:
+        """Decode training episodes. Raises DatasetError: nothing to learn from, or no view."""
 
     @abc.abstractmethod
-    def set_references(self, data: FrameDataset) -> None:
+    def set_references(self, data: Any) -> None:
         """Keep of the training episodes what `read` needs."""
 
     @abc.abstractmethod
@@ -157,7 +157,10 @@ class FrameModel(VisualModel, abc.ABC):
 
         Frames without any working camera are NaN, and so is a view where it is masked.
         """
-        features, present = split_presence(self.episode_features(episode))
+        return self.score_features(*split_presence(self.episode_features(episode)))
+
+    def score_features(self, features: Tensor, present: Tensor) -> EpisodeScores:
+        """Score an encoded episode, Tensor["t v d"] with bool Tensor["t v"]."""
         potential, success, spread = self._scores(features, present)
         alone = torch.eye(len(self.config.views), dtype=torch.bool, device=features.device)
         per_view = {

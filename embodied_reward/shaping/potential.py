@@ -54,6 +54,11 @@ def _absolute(
     return kappa * phi_next
 
 
+def _level(phi: Values, phi_next: Values, terminated: Values, gamma: float, kappa: float) -> Values:
+    # At most 0, so that it never pays to put the end off.
+    return kappa * (phi_next - 1)
+
+
 def _difference(
     phi: Values, phi_next: Values, terminated: Values, gamma: float, kappa: float
 ) -> Values:
@@ -126,6 +131,11 @@ MODES: dict[str, RewardMode] = {
         RewardMode(
             "absolute", False, "scorer", "success", _absolute,
             "success + the progress of the next frame; pays for loitering near the goal",
+        ),
+        RewardMode(
+            "level", False, "scorer", "success", _level,
+            "the progress of the next frame minus 1, in place of the real success",
+            pays_base=False,
         ),
         RewardMode(
             "difference", False, "scorer", "success", _difference,

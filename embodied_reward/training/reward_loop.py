@@ -29,7 +29,8 @@ class OptimizationConfig(LoopConfig):
     steps: int = 600
     """gradient steps"""
     batch_size: int = 4
-    """episodes per batch; all their pairs share one encoding per frame"""
+    """episodes per batch, or preferences for methods that learn from them; a frame is encoded
+    once for all its pairs"""
     val_fraction: float = 0.2
     """share of the episodes held out for validation, at least one if there are two"""
     val_freq: int = 50
@@ -105,8 +106,7 @@ class RewardTrainer(TrainingLoop):
         self.data: Batches = self.trainable.dataset(training)
         self.trainable.set_references(self.data)
         self.validation, self.count = validation, len(training)
-        solved = [e for e in validation if e.success is not False]
-        self.held_out: Batches | None = self.trainable.dataset(validation) if solved else None
+        self.held_out: Batches | None = model.validation_data(training, validation)
         self.optimizer = adamw(model.parameters(), config)
         self.best: float = math.inf
 

@@ -61,6 +61,12 @@ def test_paying_the_level_hovers_whatever_success_pays():
     assert threshold(mode_named("absolute"), 100) == pytest.approx(0.2, abs=0.011)
 
 
+def test_the_level_alone_attempts_from_a_fair_chance_and_never_looks_at_success():
+    """It pays at most 0, so ending is never put off; what it costs to fall back decides."""
+    for bonus in (0, 1, 64):
+        assert threshold(mode_named("level"), bonus) == pytest.approx(0.22, abs=0.001)
+
+
 def test_differences_need_a_good_chance_and_the_gold_of_phi_hides_that():
     chances = [threshold(mode_named("difference"), bonus) for bonus in (0, 1, 10)]
     assert chances == pytest.approx([0.22, 0.03, 0.01], abs=0.001)
