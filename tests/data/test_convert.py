@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from embodied_reward.data import check_dataset, open_dataset
 from embodied_reward.data.convert import convert
 from embodied_reward.data.dataset import open_source
+from embodied_reward.data.formats import limits
 from embodied_reward.data.formats.export import numeric_features
 from embodied_reward.data.formats.layout import Layout
 from embodied_reward.data.formats.picture import Picture
@@ -275,6 +276,21 @@ def test_videos_become_lerobot_videos(tmp_path):
 def test_one_camera_of_a_folder_of_videos(tmp_path):
     convert(foreign.videos(tmp_path / "v"), tmp_path / "o.zarr", "zarr", views=("wrist",))
     assert open_dataset(tmp_path / "o.zarr").views == ("wrist",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux only")
+@pytest.mark.parametrize("target", ["zarr", "robomimic"])
+def test_a_long_episode_is_never_in_memory_as_a_whole(tmp_path, monkeypatch, target):
+    import trial
+
+    made = foreign.demos(count=1, lengths=(1500,), size=(128, 128))
+    size = made[0].pictures["agentview"].nbytes
+    path = foreign.pusht(tmp_path / "in.zarr", made, np.uint8)
+    del made
+    monkeypatch.setattr(limits, "BLOCK", 2**20)
+    before = trial.reset_peak()
+    convert(path, tmp_path / "out", target)
+    assert trial.peak() - before < size / 2 / 2**20
 
 
 def test_options_are_baked_in(tmp_path):

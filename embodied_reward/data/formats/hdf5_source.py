@@ -63,10 +63,9 @@ def numbered(group: "h5py.Group", prefix: str) -> list[str]:
         raise DatasetError(
             f"'{group.file.filename}' lists {len(group)} episodes, more than {limits.EPISODES}"
         )
-    found = [
-        (m, name) for name in map(str, group) if (m := re.fullmatch(rf"{prefix}(\d{{1,9}})", name))
-    ]
-    return [name for _, name in sorted(found, key=lambda pair: int(pair[0][1]))]
+    pattern = re.compile(rf"{prefix}(\d{{1,9}})")
+    found = [(int(m[1]), name) for name in map(str, group) if (m := pattern.fullmatch(name))]
+    return [name for _, name in sorted(found)]
 
 
 def arrays_in(group: "h5py.Group", folders: tuple[str, ...]) -> dict[str, Stored]:
