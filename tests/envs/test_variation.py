@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from embodied_reward.envs import make, make_behaviour
 from embodied_reward.envs.variation import DYNAMICS, FACTORS, LOOKS, Material, Variation, vary
 from embodied_reward.envs.variation.draws import Draw
+from embodied_reward.envs.variation.roles import roles_of
 from embodied_reward.errors import EnvError
 
 SWEEP = "embodied_reward/SweepToGoal-MediumStick-v0"
@@ -391,3 +393,43 @@ def test_settings_are_plain_values():
     settings = dataclasses.asdict(Variation(texture=0.5))
     assert Variation(**settings) == Variation(texture=0.5)
     assert Variation(texture=0.5).levels == {"texture": 0.5}
+
+
+ARM = """
+<mujoco>
+  <worldbody>
+    <geom name="floor" type="plane" size="3 3 .1"/>
+    <geom name="wall_left_visual" type="plane" size="3 3 .1" pos="-3 0 1" group="1"/>
+    <body name="table"><geom name="table_visual" type="box" size=".4 .4 .02" pos="0 0 .8"/></body>
+    <body name="robot0_base"><geom name="pedestal" type="cylinder" size=".1 .3"/>
+      <body name="robot0_link" pos="0 0 .5"><joint name="j" axis="0 0 1"/>
+        <geom name="link" type="capsule" size=".05 .2"/>
+        <body name="gripper" pos="0 0 .3"><joint name="finger" type="slide"/>
+          <geom name="pad" type="box" size=".01 .01 .02"/></body></body></body>
+    <body name="cube" pos="0 0 .9"><freejoint/>
+      <geom name="cube" type="box" size=".02 .02 .02"/></body>
+    <body name="bin" pos=".2 0 .82"><geom name="bin" type="box" size=".1 .1 .01"/></body>
+    <geom name="mark" type="cylinder" size=".05 .001" contype="0" conaffinity="0"/>
+    <body name="goal" mocap="true"><geom name="goal" type="sphere" size=".02"/></body>
+  </worldbody>
+  <tendon><fixed name="grip"><joint joint="finger" coef="1"/></fixed></tendon>
+  <actuator><motor joint="j"/><position tendon="grip"/></actuator>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize("actuators", [ARM, ARM.replace('<motor joint="j"/>', "")])
+def test_roles_are_read_off_any_model(actuators):
+    model = mujoco.MjModel.from_xml_string(actuators)
+    roles = roles_of(model)
+
+    def names(mask):
+        return {model.geom(i).name for i in np.flatnonzero(mask)}
+
+    assert names(roles.background_geoms) == {"floor", "wall_left_visual", "table_visual"}
+    assert names(roles.robot_geoms) == {"pedestal", "link", "pad"}
+    assert names(roles.object_geoms) == {"cube"}
+    assert names(roles.fixture_geoms) == {"bin"}
+    assert model.nv == 8
+    assert roles.robot_dofs.sum() == 2
+    assert [model.body(i).name for i in np.flatnonzero(roles.loose)] == ["cube"]
