@@ -1,6 +1,7 @@
 """Where trained reward models look, beside copies with fresh weights and a filter of outlines.
 
     uv run python benchmarks/saliency.py [--seeds=3] [--steps=300] [--tasks=a,b] [--episodes=5]
+        [--picture=FILE.png]
 
 For every task and seed: `er collect` of ten demonstrations, one `er train-reward` per method with
 its defaults, and one `er audit-reward` of all of them on unseen scenes. Finished parts are kept.
@@ -16,7 +17,14 @@ from pathlib import Path
 import numpy as np
 from runs import er, train
 
+from embodied_reward import config as configs
+from embodied_reward.cli.audit_reward import AuditRewardConfig
+from embodied_reward.cli.audit_rollout import play
 from embodied_reward.math.statistics import spearman
+from embodied_reward.metrics.saliency_overlay import overlays, write_picture
+from embodied_reward.rewards import load
+from embodied_reward.rewards.saliency import explain_episode, randomised
+from embodied_reward.vision.saliency import SaliencyOptions
 
 TASKS = {
     "embodied_reward/SweepToGoal-MediumStick-v0": (
@@ -158,14 +166,37 @@ def quality_table(results: dict[str, list], judgements: dict[str, list[dict]]) -
     return "\n".join(lines)
 
 
+def picture(path: Path, options: argparse.Namespace, name: str = "remaining_time") -> None:
+    """Frames of one new episode per task, and beneath them three maps of one model each."""
+    blocks = []
+    for task in options.tasks.split(","):
+        model = load(folder_of(task, 0, options) / name)
+        words = [f"--env.id={task}", *AUDIT[task], "--episodes=1", "--seed=100"]
+        audit = configs.parse(AuditRewardConfig, words, verb="audit-reward")
+        (played,) = play(audit, views=model.card.views, size=model.card.image_size)
+        view, episode = model.card.views[0], played.episode
+        frames = episode.views[view]
+        shown = np.linspace(0, len(frames) - 1, 5).round().astype(int)
+        looks = [(model, "normgrad"), (model, "lrp"), (randomised(model, 0), "lrp")]
+        maps = [explain_episode(m, episode, SaliencyOptions(kind))[view] for m, kind in looks]
+        rows = [frames[shown], *(overlays(frames[shown], found.take(shown)) for found in maps)]
+        blocks.append(np.vstack([np.hstack(list(row)) for row in rows]))
+    image = np.hstack([np.pad(b, ((0, 0), (0, 6), (0, 0)), constant_values=255) for b in blocks])
+    write_picture(path, image)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--episodes", type=int, default=5)
+    parser.add_argument("--picture", type=Path, help="draw docs/saliency.png and stop")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/saliency"))
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture, options)
+        return
     results, judgements = {}, {}
     for task in options.tasks.split(","):
         results[task] = [one(task, seed, options) for seed in range(options.seeds)]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from embodied_reward.errors import ConfigError
 from embodied_reward.vision.saliency.layers import recording
-from embodied_reward.vision.saliency.maps import LEAST, SaliencyMaps, shares, upsample
+from embodied_reward.vision.saliency.maps import LEAST, SaliencyMaps, exact, shares, upsample
 from embodied_reward.vision.saliency.target import Target, gradients
 from embodied_reward.vision.saliency.transformer import (
     attention_weights,
@@ -58,7 +58,7 @@ def attention_gradient(target: Target) -> SaliencyMaps:
             )
         tokens = found["tokens"]
         *of_weights, of_tokens = gradients(total, [*weights, tokens])
-    relevance = rollout([w.detach() for w in weights], of_weights, readout(tokens, of_tokens))
+    relevance = rollout(weights, of_weights, readout(tokens, of_tokens))
     patches = relevance[:, relevance.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)
     height, width = target.images.shape[-2:]
     return shares(upsample(patches, (height, width)))
@@ -75,9 +75,9 @@ def rollout(weights: list[Tensor], grads: list[Tensor], rows: Tensor) -> Tensor:
     Returns:
         Tensor["n t"], not negative.
     """
-    read = rows.double()
+    read = exact(rows)
     for weight, grad in zip(reversed(weights), reversed(grads), strict=True):
-        fused = (weight.double() * grad.double()).abs().mean(1)
+        fused = (exact(weight) * exact(grad)).abs().mean(1)
         # rows (I + Abar_L) ... (I + Abar_1), from the left.
         read = read + torch.einsum("nt,nts->ns", read, fused)
     return read
@@ -85,7 +85,7 @@ def rollout(weights: list[Tensor], grads: list[Tensor], rows: Tensor) -> Tensor:
 
 def readout(tokens: Tensor, grads: Tensor) -> Tensor:
     """Return the weights w of the module docstring, Tensor["n t"]; zero where all are blind."""
-    strength = (tokens.detach().double() * grads.double()).sum(-1).abs()
+    strength = (exact(tokens) * exact(grads)).sum(-1).abs()
     total = strength.sum(1, keepdim=True)
     return torch.where(total <= LEAST, 0.0, strength / total)
 

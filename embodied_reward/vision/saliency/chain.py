@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from embodied_reward.errors import ConfigError
 from embodied_reward.vision.encoders import PIXEL_RANGE, ConvEncoder
+from embodied_reward.vision.saliency.maps import exact
 
 Affine = nn.Conv2d | nn.Linear
 Norm = nn.GroupNorm | nn.LayerNorm
@@ -32,7 +33,7 @@ class Stage:
 
     def linear(self, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """Return W x without bias, for the layer's own or other weights."""
-        weight = self.affine.weight.detach().double() if weight is None else weight
+        weight = exact(self.affine.weight) if weight is None else weight
         if isinstance(self.affine, nn.Linear):
             return F.linear(x, weight)
         layer = self.affine
@@ -58,7 +59,7 @@ class Stage:
         shape = (1, -1, 1, 1) if like.ndim == 4 else (1, -1)
         if values is None:
             return like.new_full((1, like.shape[1], *[1] * (like.ndim - 2)), default)
-        return values.detach().double().reshape(shape)
+        return exact(values).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Chain:
 
     def scaled(self, images: Tensor) -> Tensor:
         """Return pictures in [0, 1] as the first stage sees them."""
-        return images.double() * (self.high - self.low) + self.low
+        return images * (self.high - self.low) + self.low
 
 
 def chain_of(network: nn.Module) -> Chain:

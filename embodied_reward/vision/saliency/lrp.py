@@ -25,7 +25,7 @@ from torch import Tensor
 from embodied_reward.errors import ConfigError
 from embodied_reward.vision.saliency.chain import Chain, Stage, chain_of
 from embodied_reward.vision.saliency.layers import recording
-from embodied_reward.vision.saliency.maps import SaliencyMaps, shares
+from embodied_reward.vision.saliency.maps import SaliencyMaps, exact, shares
 from embodied_reward.vision.saliency.target import Target, gradients
 
 
@@ -101,12 +101,12 @@ def _gradient(target: Target) -> Tensor:
         if "features" not in found:  # a score that never looks
             found["features"] = target.network(target.images)
         (grad,) = gradients(total, [found["features"]])
-    return grad.double()
+    return exact(grad)
 
 
 def _activations(chain: Chain, images: Tensor) -> list[Tensor]:
     """Return what every stage sees, and the features, in float64."""
-    x = chain.scaled(images.detach())
+    x = chain.scaled(exact(images))
     found = [x]
     with torch.no_grad():
         for stage in chain.stages:
@@ -164,7 +164,7 @@ class _BoxRule:
 
 def _positive(stage: Stage, a: Tensor, x: Tensor, sign: float = 1.0) -> Tensor:
     """Return sign * (positive part of a W) x; with -a and -1 it is (negative part of a W) x."""
-    weight = stage.affine.weight.detach().double()
+    weight = exact(stage.affine.weight)
     above = a.clamp(min=0) * stage.linear(x, weight.clamp(min=0))
     below = a.clamp(max=0) * stage.linear(x, weight.clamp(max=0))
     return sign * (above + below)

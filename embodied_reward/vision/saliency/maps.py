@@ -41,11 +41,16 @@ class SaliencyMaps:
 
 def shares(raw: Tensor) -> SaliencyMaps:
     """Divide raw maps Tensor["n h w"] >= 0 by their sums; what is blind or not finite is NaN."""
-    found = raw.detach().double().cpu()
+    found = exact(raw)
     total = found.sum((1, 2))
     ok = torch.isfinite(found).all(2).all(1) & (total > LEAST)
     values = torch.where(ok, 1 / total, torch.nan)[:, None, None] * found
     return SaliencyMaps(torch.where(ok[:, None, None], values, torch.nan).numpy(), ok.numpy())
+
+
+def exact(values: Tensor) -> Tensor:
+    """Return values without their graph, in float64 on the CPU: not every device has it."""
+    return values.detach().cpu().double()
 
 
 def together(parts: Sequence[SaliencyMaps]) -> SaliencyMaps:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from embodied_reward.errors import ConfigError
 from embodied_reward.vision.saliency.layers import as_plane, find_layers, recording, stages
-from embodied_reward.vision.saliency.maps import LEAST, SaliencyMaps, shares, upsample
+from embodied_reward.vision.saliency.maps import LEAST, SaliencyMaps, exact, shares, upsample
 from embodied_reward.vision.saliency.target import Target, gradients
 from embodied_reward.vision.saliency.transformer import patch_grid
 
@@ -69,7 +69,7 @@ def normgrad(
 
 def location_norms(x: Tensor, g: Tensor) -> Tensor:
     """Return ||x_u|| ||g_u|| of features and gradients Tensor["n c h w"], Tensor["n h w"]."""
-    return x.detach().double().norm(dim=1) * g.double().norm(dim=1)
+    return exact(x).norm(dim=1) * exact(g).norm(dim=1)
 
 
 def _check_reached(names: Sequence[str], found: dict[str, Tensor], total: Tensor) -> None:
