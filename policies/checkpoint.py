@@ -26,6 +26,7 @@ from embodied_reward.types import Float32
 
 from . import ppo, sac
 from .config import PolicyConfig, PPOConfig, SACConfig
+from .diffusion.actor import CARD, DiffusionActor, load_actor
 from .networks import LayerNormSACPolicy
 
 FORMAT = 1
@@ -132,7 +133,7 @@ def save_policy(model: BaseAlgorithm, spec: PolicySpec, folder: Path) -> None:
     model.save(folder / "sb3_model.zip", exclude=["replay_buffer_kwargs", "rollout_buffer_kwargs"])
 
 
-def load_policy(path: Path | str, *, device: str = "cpu") -> Policy:
+def load_policy(path: Path | str, *, device: str = "cpu") -> Policy | DiffusionActor:
     """Load a policy from a run folder (its best checkpoint), a checkpoint or `pretrained_model`.
 
     Raises:
@@ -141,6 +142,12 @@ def load_policy(path: Path | str, *, device: str = "cpu") -> Policy:
     folder = pretrained_folder(Path(path))
     if (folder.parent / MANIFEST).is_file():
         verify(folder.parent)
+    if (folder / CARD).is_file():
+        return load_actor(folder, device=device)
+    return _load_sb3(folder, device)
+
+
+def _load_sb3(folder: Path, device: str) -> Policy:
     try:
         spec = PolicySpec.from_dict(json.loads((folder / "config.json").read_text()))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
