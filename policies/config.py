@@ -170,7 +170,7 @@ class DiffusionConfig(PolicyConfig):
     ema_decay: float = 0.99
     """running average of the weights, which is what acts and is saved; 0 turns it off"""
     views: tuple[str, ...] = ()
-    """cameras that the policy sees, beside the robot's state; without any it sees the simulator's"""
+    """cameras that the policy sees beside the robot's state; none: it sees the simulator's"""
     weighting: str = "uniform"
     """uniform, or progress: clone by the progress that follows, as --reward.path sees it (RA-BC)"""
 

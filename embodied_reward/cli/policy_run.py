@@ -11,8 +11,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 
 from embodied_reward import config as configs
+from embodied_reward.cli.policy_demos import check_rate, successful_episodes
 from embodied_reward.cli.policy_env import DEFAULT_SIZE, Watched, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
@@ -80,7 +82,7 @@ class PolicyRun:
             # A model of several tasks reads frames against the goals of this environment's task.
             reward.task = self.eval_env.task_description
         self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
-        episodes = self._episodes()
+        episodes = successful_episodes(config.dataset)
         demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
         self.env = learner_env(
@@ -162,14 +164,7 @@ class PolicyRun:
         history = self.callback.history
         if not history:
             return f"nothing left to do: the run has its {self.config.steps} decisions"
-        best = max(history, key=lambda step: (history[step].success_rate, step))
-        rows = {"start": min(history), "best": best, "end": max(history)}
-        lines = [f"{'':8}{'decisions':>10}  success rate (95 % interval), mean decisions"]
-        for name, step in rows.items():
-            low, high = history[step].interval
-            length = np.mean(history[step].lengths)
-            rate = history[step].success_rate
-            lines.append(f"{name:8}{step:>10}  {rate:4.0%} ({low:.0%} to {high:.0%}), {length:.0f}")
+        lines = [success_table(history, "decisions")]
         reward = f" --reward.path={self.config.reward.path}" if self.config.reward.path else ""
         lines += ["", "next:", f"  er eval-policy --policy.path={self.folder}{reward} --videos=3"]
         return "\n".join(lines)
@@ -231,22 +226,8 @@ class PolicyRun:
         gamma, kappa = self.policy.gamma, self.config.reward.kappa
         return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
 
-    def _episodes(self) -> EpisodeSequence | None:
-        """Open the demonstrations that succeeded. Raises DatasetError if none did."""
-        dataset = self.config.dataset
-        if not (dataset.root or dataset.repo_id):
-            return None
-        everything = dataset.open()
-        good = [i for i, won in enumerate(everything.successes) if won is not False]
-        if not good:
-            raise DatasetError(
-                f"'{dataset.label()}' holds no successful episode to learn from; "
-                "record some with `er collect --quality=expert`"
-            )
-        return everything.select(good)
-
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
-        self._check_rate(episodes[0])
+        check_rate(self.eval_env, episodes[0], self.config.env.action_repeat)
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
 
@@ -261,15 +242,6 @@ class PolicyRun:
             return phi
 
         return potential
-
-    def _check_rate(self, episode: Episode) -> None:
-        rate = float(self.eval_env.metadata["render_fps"])
-        if abs(rate - episode.fps) > 0.01 * rate:
-            raise ConfigError(
-                f"{episode.source} was recorded at {episode.fps:g} decisions per second, the "
-                f"environment takes {rate:g}; its actions would mean something else: set "
-                f"--env.action_repeat={self.config.env.action_repeat * rate / episode.fps:g}"
-            )
 
 
 def watched(config: "TrainPolicyConfig", reward: RewardModel | None) -> Watched | None:

@@ -15,14 +15,19 @@ dense reward).
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, did_you_mean
-from embodied_reward.policies.config import PolicyConfig, SACConfig
+from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
 from embodied_reward.shaping import RewardMode, mode_named
+
+if TYPE_CHECKING:
+    from embodied_reward.cli.diffusion_run import DiffusionRun
+    from embodied_reward.cli.policy_run import PolicyRun
 
 
 @dataclass(frozen=True)
@@ -103,14 +108,13 @@ def main(argv: list[str]) -> int:
 
 def train_policy(config: TrainPolicyConfig) -> int:
     """Train; prints a table and what to type next."""
-    from embodied_reward.cli.policy_run import PolicyRun
     from embodied_reward.training.seeding import seed_everything, set_threads
 
     mode = checked(config)
     folder = run_folder(config)
     set_threads(config.threads)
     seed_everything(config.seed)
-    run = PolicyRun(config, mode, folder)
+    run = _run(config, mode, folder)
     print(f"run folder: {folder}")
     try:
         done = run.prepare()
@@ -118,7 +122,7 @@ def train_policy(config: TrainPolicyConfig) -> int:
         if watching := run.watching():
             print(watching)
         if done:
-            print(f"resuming at decision {done}")
+            print(f"resuming at {'step' if clones(config) else 'decision'} {done}")
         run.learn()
     except KeyboardInterrupt:
         print(f"\nstopped; continue with\n  er train-policy --output_dir={folder} --resume=true")
@@ -131,10 +135,27 @@ def train_policy(config: TrainPolicyConfig) -> int:
     return 0
 
 
+def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRun | DiffusionRun":
+    if clones(config):
+        from embodied_reward.cli.diffusion_run import DiffusionRun
+
+        return DiffusionRun(config, folder)
+    from embodied_reward.cli.policy_run import PolicyRun
+
+    return PolicyRun(config, mode, folder)
+
+
+def clones(config: TrainPolicyConfig) -> bool:
+    """Return whether the run only clones demonstrations: no reward is learned from."""
+    return isinstance(config.policy, DiffusionConfig)
+
+
 def checked(config: TrainPolicyConfig) -> RewardMode:
     """Check what can be checked before anything is built. Raises ConfigError."""
     mode = mode_named(config.reward.mode)
-    if mode.source == "scorer" and not config.reward.path:
+    if clones(config):
+        check_cloning(config)
+    elif mode.source == "scorer" and not config.reward.path:
         raise ConfigError(
             f"--reward.mode={mode.name} needs --reward.path=RUN, a model from `er train-reward`; "
             "without one choose --reward.mode=success, oracle or task"
@@ -157,6 +178,20 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
     return mode
+
+
+def check_cloning(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for what a cloning run lacks or would ignore."""
+    assert isinstance(config.policy, DiffusionConfig)
+    weighted = config.policy.weighting == "progress"
+    if weighted and not config.reward.path:
+        raise ConfigError(
+            "--policy.weighting=progress needs --reward.path=RUN, the reward model that sees it"
+        )
+    if config.reward.path and not weighted:
+        raise ConfigError(
+            "cloning pays no reward: leave --reward.path out or set --policy.weighting=progress"
+        )
 
 
 def check_workers(config: TrainPolicyConfig) -> None:
@@ -189,7 +224,8 @@ def run_folder(config: TrainPolicyConfig) -> Path:
 
     if config.resume and config.output_dir is None:
         raise ConfigError("--resume=true needs --output_dir=RUN, the folder of the run to continue")
-    parts = (config.policy.type, config.reward.mode, config.env.id.split("/")[-1])
+    reward = "clone" if clones(config) else config.reward.mode
+    parts = (config.policy.type, reward, config.env.id.split("/")[-1])
     name = config.job_name or "_".join(parts)
     path = (
         Path(config.output_dir) if config.output_dir else default_output_dir("train-policy", name)

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -40,6 +41,7 @@ class Cloning:
         )
         self._generator = np.random.default_rng(seed)
         self.done = 0
+        self.best: tuple[float, float] = (-1.0, 0.0)  # the caller's best score, kept for a resume
 
     def step(self) -> float:
         """Take one gradient step; returns its loss.
@@ -72,9 +74,12 @@ class Cloning:
         target = folder / "training_state"
         target.mkdir(parents=True)
         safetensors.torch.save_model(self._learner, str(target / "learner.safetensors"))
-        safetensors.torch.save_file({"torch_rng": torch.get_rng_state()}, target / "rng.safetensors")
+        safetensors.torch.save_file(
+            {"torch_rng": torch.get_rng_state()}, target / "rng.safetensors"
+        )
         save_optimizer(self._optimizer, target)
-        state = {"done": self.done, "generator": self._generator.bit_generator.state}
+        state: dict[str, Any] = {"done": self.done, "best": list(self.best)}
+        state["generator"] = self._generator.bit_generator.state
         (target / "state.json").write_text(json.dumps(state))
 
     def load_state(self, folder: Path) -> None:
@@ -92,10 +97,9 @@ class Cloning:
         load_optimizer(self._optimizer, source)
         self._generator.bit_generator.state = state["generator"]
         torch.set_rng_state(safetensors.torch.load_file(source / "rng.safetensors")["torch_rng"])
-        self.done = state["done"]
+        self.done, self.best = state["done"], (state["best"][0], state["best"][1])
 
     def _batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        # LeRobot's network stacks its cameras itself while it learns.
         batch = self.actor.before(self._windows.batch(rows))
         return {key: value for key, value in batch.items() if isinstance(value, Tensor)}
 

@@ -16,7 +16,10 @@ from .weighting import progress_deltas, progress_weights
 
 ACTION = "action"
 IMAGES = "observation.images."
-STATE_KEYS = {"agent_pos": "observation.state", "environment_state": "observation.environment_state"}
+STATE_KEYS = {
+    "agent_pos": "observation.state",
+    "environment_state": "observation.environment_state",
+}
 SCALE_FLOOR = 0.2  # range [min, max] of an input: one demonstration moves little
 
 
@@ -177,7 +180,10 @@ def _actions(episode: Episode, space: spaces.Box) -> Float32:
 def _rows(lengths: Sequence[int], n_obs_steps: int, horizon: int) -> tuple[Int64, Int64, Bool]:
     """Return the rows of every window; what lies outside an episode repeats its first or last."""
     obs, actions, padded, first = [], [], [], 0
-    past, plan = np.arange(1 - n_obs_steps, 1), np.arange(1 - n_obs_steps, horizon + 1 - n_obs_steps)
+    past, plan = (
+        np.arange(1 - n_obs_steps, 1),
+        np.arange(1 - n_obs_steps, horizon + 1 - n_obs_steps),
+    )
     for length in lengths:
         now = np.arange(length)[:, None]
         obs.append(first + (now + past).clip(0))
@@ -185,4 +191,3 @@ def _rows(lengths: Sequence[int], n_obs_steps: int, horizon: int) -> tuple[Int64
         padded.append((now + plan < 0) | (now + plan >= length))
         first += length
     return np.concatenate(obs), np.concatenate(actions), np.concatenate(padded)
-
