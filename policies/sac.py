@@ -201,6 +201,7 @@ def build_sac(
     relabel: Relabel | None = None,
     seed: int = 0,
     cloning: bool = True,
+    algorithm: type[DemoSAC] = DemoSAC,
 ) -> DemoSAC:
     """Build SAC on a vector environment with a flat observation and actions in [-1, 1].
 
@@ -212,13 +213,14 @@ def build_sac(
         relabel: base reward and potentials -> reward, applied when a batch is drawn.
         seed: of everything the learner draws.
         cloning: False skips behaviour cloning (parameters will be restored).
+        algorithm: the class, where a method explores in its own way.
     """
     config.check()
     refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
     size = math.prod(env.action_space.shape or (1,))
     target = -size / 2 if config.target_entropy is None else config.target_entropy
-    model = DemoSAC(
+    model = algorithm(
         LayerNormSACPolicy,
         env,
         learning_rate=config.learning_rate,

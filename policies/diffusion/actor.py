@@ -1,6 +1,7 @@
 """A diffusion policy that acts: LeRobot's network and processors, our memory and seeds."""
 
 import json
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,18 @@ class DiffusionActor:
     def noise_shape(self) -> tuple[int, int]:
         """(horizon, action size) of the noise that a plan is denoised from."""
         return self.spec.config.horizon, len(self.spec.low)
+
+    @property
+    def width(self) -> int:
+        """Length of `flat`."""
+        sizes = (math.prod(shape) for shape in self.spec.observation.values())
+        return self.spec.config.n_obs_steps * sum(sizes)
+
+    def flat(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return one stack of observations as the normalised vector Float32["o"]."""
+        found = self.before(dict(obs))
+        parts = [found[lerobot_key(key)].ravel() for key in self.spec.observation]
+        return torch.cat(parts).cpu().numpy().astype(np.float32)
 
     def reset(self, seed: int) -> None:
         """Begin an episode."""

@@ -1,0 +1,97 @@
+"""What `--finetune.*` takes: `--finetune.type=dsrl|residual` chooses the method."""
+
+from dataclasses import dataclass, field
+
+import draccus
+
+from embodied_reward.errors import ConfigError
+
+from ..config import SACConfig
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(draccus.ChoiceRegistry):
+    """How a trained diffusion policy goes on learning."""
+
+    @property
+    def type(self) -> str:
+        """Name under which the method is registered."""
+        return self.get_choice_name(self.__class__)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+
+
+@FinetuneConfig.register_subclass("none")
+@dataclass(frozen=True)
+class NoFinetuneConfig(FinetuneConfig):
+    """Train the policy itself."""
+
+
+@dataclass(frozen=True)
+class SteeringConfig(FinetuneConfig):
+    """A SAC agent that decides once per plan; the diffusion policy stays as it is."""
+
+    rl: SACConfig = field(default_factory=SACConfig)
+    """the agent; its gamma is the discount per plan"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        try:
+            self.rl.check()
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--policy.", "--finetune.rl.")) from error
+
+
+def _agent(target_entropy: float | None) -> SACConfig:
+    return SACConfig(
+        gamma=0.95,
+        gradient_steps=8,
+        bc_steps=0,
+        actor_starts=0,
+        demo_fraction=0.0,
+        bc_weight=0.0,
+        target_entropy=target_entropy,
+    )
+
+
+@FinetuneConfig.register_subclass("dsrl")
+@dataclass(frozen=True)
+class DSRLConfig(SteeringConfig):
+    """DSRL (Wagenmaker et al. 2025): SAC chooses the noise that a plan is denoised from."""
+
+    rl: SACConfig = field(default_factory=lambda: _agent(target_entropy=0.0))
+    """the agent; its gamma is the discount per plan"""
+    noise_bound: float = 1.5
+    """largest absolute value of the noise; wider leaves the plans that were demonstrated"""
+    noise_steps: int = 0
+    """different noise vectors along the horizon, each repeated; 0 is the whole horizon"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if not self.noise_bound > 0:
+            raise ConfigError(f"--finetune.noise_bound must be positive, got {self.noise_bound}")
+        if self.noise_steps < 0:
+            raise ConfigError(f"--finetune.noise_steps must be >= 0, got {self.noise_steps}")
+
+
+@FinetuneConfig.register_subclass("residual")
+@dataclass(frozen=True)
+class ResidualConfig(SteeringConfig):
+    """Policy Decorator (Yuan et al. 2025): SAC adds a bounded correction to every plan."""
+
+    rl: SACConfig = field(default_factory=lambda: _agent(target_entropy=None))
+    """the agent; its gamma is the discount per plan"""
+    bound: float = 0.3
+    """largest correction, as a share of half the action range"""
+    progressive_steps: int = 500
+    """plans over which the share of corrected plans rises from none to all; 0 corrects all"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if not 0 <= self.bound <= 2:
+            raise ConfigError(f"--finetune.bound must be in [0, 2], got {self.bound}")
+        if self.progressive_steps < 0:
+            raise ConfigError("--finetune.progressive_steps must be at least 0")
