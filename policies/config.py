@@ -147,13 +147,13 @@ class DiffusionConfig(PolicyConfig):
     """trained diffusion policy to fine-tune: run folder, checkpoint or pretrained_model"""
     n_obs_steps: int = 2
     """newest observations that the policy sees"""
-    horizon: int = 16
+    horizon: int = 8
     """actions that are denoised together; a multiple of 2 to the number of down_dims"""
-    n_action_steps: int = 8
+    n_action_steps: int = 4
     """actions of a plan that are carried out before the next plan"""
-    num_inference_steps: int = 8
+    num_inference_steps: int = 10
     """denoising steps (DDIM) per plan"""
-    num_train_timesteps: int = 50
+    num_train_timesteps: int = 100
     """steps of the diffusion that is learned"""
     down_dims: tuple[int, ...] = (32, 64)
     """channels of the U-Net's levels"""

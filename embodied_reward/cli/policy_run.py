@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import BasePolicy
 
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_demos import check_rate, successful_episodes
@@ -18,10 +20,15 @@ from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
-from embodied_reward.policies.checkpoint import PolicySpec, spec_of
-from embodied_reward.policies.config import PolicyConfig, PPOConfig, SACConfig
+from embodied_reward.policies.checkpoint import PolicySpec, pretrained_folder, spec_of
+from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, PPOConfig, SACConfig
 from embodied_reward.policies.demos import Transitions, transitions
+from embodied_reward.policies.diffusion.actor import CARD
 from embodied_reward.policies.evaluate import Evaluation
+from embodied_reward.policies.finetune.actor import BASE, SteeredActor
+from embodied_reward.policies.finetune.agents import build_agent
+from embodied_reward.policies.finetune.config import SteeringConfig
+from embodied_reward.policies.finetune.env import Plans, frozen_actor
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
 from embodied_reward.policies.sac import build_sac
@@ -61,6 +68,7 @@ class PolicyRun:
         reward = config.reward
         self._tiers = Tiers(reward.tiers, reward.hysteresis) if reward.tiers else None
         self._trajectories: list[Float64] = []
+        self._plans = plans_of(config)
 
     def prepare(self) -> int:
         """Build everything and restore the newest checkpoint; returns decisions already done.
@@ -81,7 +89,7 @@ class PolicyRun:
         if reward is not None and not reward.task:
             # A model of several tasks reads frames against the goals of this environment's task.
             reward.task = self.eval_env.task_description
-        self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
+        self.policy = self._learner(float(self.eval_env.metadata["render_fps"]))
         episodes = successful_episodes(config.dataset)
         demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
@@ -98,6 +106,7 @@ class PolicyRun:
             watched=self.watched,
             views=config.reward.views,
             workers=config.workers,
+            plans=self._plans,
         )
         self._open.callback(self.env.close)
         self.model = self._build(demos, cloning=found is None)
@@ -150,6 +159,8 @@ class PolicyRun:
                 best=self._best,
                 done=done,
                 report=report,
+                acting=self._steered if self._plans else None,
+                write_more=self._write_base if self._plans else None,
             )
             left = config.steps - done
             if left > 0:
@@ -190,7 +201,8 @@ class PolicyRun:
 
     def _title(self, newest: Evaluation | None) -> str:
         success = f", success {newest.success_rate:.0%}" if newest else ""
-        return f"{self.config.policy.type} {self.mode.name}{success}"
+        method = self.config.finetune.type if self._plans else self.config.policy.type
+        return f"{method} {self.mode.name}{success}"
 
     def _checkpoint(self) -> Path | None:
         return latest(self.folder / "checkpoints") if self.config.resume else None
@@ -204,10 +216,33 @@ class PolicyRun:
             "task": env.task_description,
             "seed": config.seed,
         }
+        if self._plans:
+            meta["finetune"] = configs.encode(config.finetune)
+            seen = spaces.Dict({"steering": self.env.observation_space})
+            return spec_of(self.policy, (seen, self.env.action_space), meta)  # type: ignore[arg-type]
         return spec_of(self.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
+
+    def _learner(self, rate: float) -> PolicyConfig:
+        """Return the agent's configuration, its discount per decision worked out."""
+        if self._plans is None:
+            return self.config.policy.at_rate(rate)
+        steps = self._plans.steering().base.spec.config.n_action_steps
+        return self._plans.config.rl.at_rate(rate / steps)
+
+    def _steered(self, network: BasePolicy, spec: PolicySpec) -> SteeredActor:
+        assert self._plans is not None
+        return SteeredActor(self._plans.steering(), network, spec)
+
+    def _write_base(self, folder: Path) -> None:
+        assert self._plans is not None
+        (folder / BASE).mkdir()
+        frozen_actor(self._plans.folder).save(folder / BASE)
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
+        if self._plans:
+            steering = dataclasses.replace(self._plans.config, rl=policy)
+            return build_agent(steering, self.env, relabel=self._relabel, seed=seed)
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
@@ -242,6 +277,20 @@ class PolicyRun:
             return phi
 
         return potential
+
+
+def plans_of(config: "TrainPolicyConfig") -> Plans | None:
+    """Return where plans come from, None where the policy itself is trained."""
+    if not isinstance(config.finetune, SteeringConfig):
+        return None
+    assert isinstance(config.policy, DiffusionConfig)
+    folder = pretrained_folder(Path(str(config.policy.path)))
+    if not (folder / CARD).is_file():
+        raise ConfigError(
+            f"--policy.path='{config.policy.path}' is no diffusion policy; train one with "
+            "`er train-policy --policy.type=diffusion`"
+        )
+    return Plans(str(folder), config.finetune)
 
 
 def watched(config: "TrainPolicyConfig", reward: RewardModel | None) -> Watched | None:

@@ -3,6 +3,12 @@
 er train-policy --env.id=metaworld/window-open-v3 --policy.type=sac --dataset.root=DEMOS
     --reward.path=REWARD_RUN --reward.mode=potential --steps=3000
 
+er train-policy --env.id=... --policy.type=diffusion --dataset.root=DEMOS --steps=3000
+er train-policy --env.id=... --policy.type=diffusion --policy.path=RUN --finetune.type=dsrl
+    --reward.mode=success --steps=1000
+
+The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise (docs/diffusion.md).
+
 A success detector (--success.path=RUN of `er train-reward --reward_model.type=success`) watches:
 its false and missed successes are logged beside the simulator's truth. It pays nothing unless
 --success.pays=true.
@@ -23,6 +29,7 @@ from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
+from embodied_reward.policies.finetune.config import FinetuneConfig, NoFinetuneConfig
 from embodied_reward.shaping import RewardMode, mode_named
 
 if TYPE_CHECKING:
@@ -64,7 +71,8 @@ class EvalConfig:
     """Evaluation while training; every evaluation meets the same starts."""
 
     freq: int = 500
-    """decisions between evaluations; 0 evaluates at the start and the end only"""
+    """decisions (or gradient steps of cloning) between evaluations; 0 evaluates at the start and
+    the end only"""
     n_episodes: int = 20
     """episodes per evaluation"""
     seed: int = 10_000
@@ -77,13 +85,15 @@ class TrainPolicyConfig:
 
     env: EnvConfig = field(default_factory=EnvConfig)
     policy: PolicyConfig = field(default_factory=SACConfig)
+    finetune: FinetuneConfig = field(default_factory=NoFinetuneConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     steps: int = 4000
-    """decisions in all, over all environments"""
+    """decisions in all, over all environments; a fine-tuned diffusion policy decides once per plan,
+    and cloning one takes so many gradient steps"""
     n_envs: int = 1
     """environments, scored in one batch"""
     workers: str = "serial"
@@ -147,7 +157,8 @@ def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRu
 
 def clones(config: TrainPolicyConfig) -> bool:
     """Return whether the run only clones demonstrations: no reward is learned from."""
-    return isinstance(config.policy, DiffusionConfig)
+    diffusion, none = isinstance(config.policy, DiffusionConfig), config.finetune.type == "none"
+    return diffusion and none
 
 
 def checked(config: TrainPolicyConfig) -> RewardMode:
@@ -168,6 +179,7 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
             "pay as well: leave --success.pays out or choose another mode"
         )
     config.policy.check()
+    check_finetune(config)
     for name, value in (("steps", config.steps), ("n_envs", config.n_envs)):
         if value < 1:
             raise ConfigError(f"--{name} must be at least 1, got {value}")
@@ -192,6 +204,26 @@ def check_cloning(config: TrainPolicyConfig) -> None:
         raise ConfigError(
             "cloning pays no reward: leave --reward.path out or set --policy.weighting=progress"
         )
+
+
+def check_finetune(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for a fine-tuning without a policy, or a policy without fine-tuning."""
+    config.finetune.check()
+    path = config.policy.path if isinstance(config.policy, DiffusionConfig) else None
+    if config.finetune.type == "none":
+        if path:
+            raise ConfigError(
+                "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl or "
+                "residual"
+            )
+        return
+    if not path:
+        raise ConfigError(
+            f"--finetune.type={config.finetune.type} needs --policy.type=diffusion "
+            "--policy.path=RUN, a run that cloned a diffusion policy"
+        )
+    if config.dataset.root or config.dataset.repo_id:
+        raise ConfigError("fine-tuning learns from its own rollouts: leave --dataset.* out")
 
 
 def check_workers(config: TrainPolicyConfig) -> None:
@@ -225,7 +257,9 @@ def run_folder(config: TrainPolicyConfig) -> Path:
     if config.resume and config.output_dir is None:
         raise ConfigError("--resume=true needs --output_dir=RUN, the folder of the run to continue")
     reward = "clone" if clones(config) else config.reward.mode
-    parts = (config.policy.type, reward, config.env.id.split("/")[-1])
+    method = config.finetune.type
+    method = config.policy.type if method == "none" else method
+    parts = (method, reward, config.env.id.split("/")[-1])
     name = config.job_name or "_".join(parts)
     path = (
         Path(config.output_dir) if config.output_dir else default_output_dir("train-policy", name)

@@ -1,10 +1,13 @@
 """What `--finetune.*` takes: `--finetune.type=dsrl|residual` chooses the method."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import draccus
 
-from embodied_reward.errors import ConfigError
+from embodied_reward import config as configs
+from embodied_reward.errors import CheckpointError, ConfigError
 
 from ..config import SACConfig
 
@@ -95,3 +98,12 @@ class ResidualConfig(SteeringConfig):
             raise ConfigError(f"--finetune.bound must be in [0, 2], got {self.bound}")
         if self.progressive_steps < 0:
             raise ConfigError("--finetune.progressive_steps must be at least 0")
+
+
+def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:
+    """Read the method back from a checkpoint's `meta`. Raises CheckpointError."""
+    tree = meta.get("finetune")
+    if not isinstance(tree, dict) or "type" not in tree:
+        raise CheckpointError("the checkpoint holds a base policy, but not how it is steered")
+    fields = {key: value for key, value in tree.items() if key != "type"}
+    return configs.decode(FinetuneConfig.get_choice_class(tree["type"]), fields)

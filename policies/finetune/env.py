@@ -10,7 +10,6 @@ import numpy as np
 
 from embodied_reward.types import Float32
 
-from ..checkpoint import pretrained_folder
 from ..diffusion.actor import DiffusionActor, History, load_actor
 from .config import SteeringConfig
 from .steering import Steering, steering_of
@@ -68,16 +67,16 @@ class Plans:
     """How environments get their plans, in this process or in another.
 
     Attributes:
-        path: the trained diffusion policy.
+        folder: `pretrained_model` of the trained diffusion policy.
         config: how it is steered.
     """
 
-    path: str
+    folder: str
     config: SteeringConfig
 
     def steering(self) -> Steering:
         """Build a steering with a memory of its own; the frozen network is shared."""
-        return steering_of(self.config, frozen_actor(self.path))
+        return steering_of(self.config, frozen_actor(self.folder))
 
     def around(self, env: gym.Env, seed: int) -> PlanEnv:
         """Wrap an environment."""
@@ -85,8 +84,8 @@ class Plans:
 
 
 @lru_cache(maxsize=2)
-def frozen_actor(path: str) -> DiffusionActor:
-    """Load a diffusion policy from a run, a checkpoint or `pretrained_model`, once per process."""
-    actor = load_actor(pretrained_folder(Path(path)))
+def frozen_actor(folder: str) -> DiffusionActor:
+    """Load a diffusion policy from its `pretrained_model`, once per process."""
+    actor = load_actor(Path(folder))
     actor.model.requires_grad_(False)
     return actor
