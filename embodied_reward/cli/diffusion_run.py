@@ -35,6 +35,7 @@ from embodied_reward.types import Episode, Float64
 if TYPE_CHECKING:
     from embodied_reward.cli.train_policy import TrainPolicyConfig
 
+SMALLEST = 64  # [px]; LeRobot's ResNet leaves two by two places of such a picture
 LOG_EVERY = 50  # gradient steps whose mean loss is one row
 
 
@@ -172,6 +173,11 @@ class DiffusionRun:
         sizes = {episodes.size(view) for view in views}
         if len(sizes) > 1:
             raise ConfigError(f"--policy.views must have one size, the demonstrations' are {sizes}")
+        if sizes and min(next(iter(sizes))) < SMALLEST:
+            raise ConfigError(
+                f"--policy.views needs pictures of at least {SMALLEST} px, the demonstrations' are "
+                f"{sizes.pop()}: the vision network halves them five times and would see nothing"
+            )
         return sizes.pop() if sizes else DEFAULT_SIZE
 
     def _states(self) -> spaces.Dict:

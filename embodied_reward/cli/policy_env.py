@@ -139,8 +139,8 @@ def learner_env(
 
     From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
     a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
-    the base reward's), vector environment, reward. `views` are rendered; by default those that the models know.
-    `workers` is one of `WORKERS`.
+    the base reward's), vector environment, reward. `views` are rendered; by default those that
+    the models know. `workers` is one of `WORKERS`.
 
     Raises:
         EnvError: an environment cannot be made, or its process died.

@@ -87,8 +87,7 @@ def build_windows(
         potential: Phi of every row, which turns the windows' probabilities into RA-BC's.
 
     Raises:
-        DatasetError: no episodes, columns that do not fit the environment, no window that makes
-            progress.
+        DatasetError: no episodes, or columns that do not fit the environment.
     """
     if not len(episodes):
         raise DatasetError("the demonstration dataset holds no episodes")
@@ -100,8 +99,6 @@ def build_windows(
         pairs = zip(episodes, lengths, strict=True)
         deltas = [progress_deltas(potential(e)[:n], n_action_steps) for e, n in pairs]
         weights = progress_weights(np.concatenate(deltas))
-    if not weights.sum() > 0:
-        raise DatasetError("the reward model sees progress in no window: none is left to clone")
     columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return Windows(columns, obs, actions, padded, weights / weights.sum())
 
