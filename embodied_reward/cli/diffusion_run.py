@@ -106,7 +106,7 @@ class DiffusionRun:
             while self.cloning.done < total:
                 losses.append(self.cloning.step())
                 now = self.cloning.done
-                if now % LOG_EVERY == 0 or now == total:
+                if now % LOG_EVERY == 0 or self._due(now):
                     self.tracker.log(now, {"train/loss": float(np.mean(losses))})
                     losses.clear()
                 if self._due(now):

@@ -217,7 +217,8 @@ class PolicyRun:
             "seed": config.seed,
         }
         if self._plans:
-            meta["finetune"] = configs.encode(config.finetune)
+            method = config.finetune
+            meta["finetune"] = {"type": method.type, **configs.encode(method)}
             seen = spaces.Dict({"steering": self.env.observation_space})
             return spec_of(self.policy, (seen, self.env.action_space), meta)  # type: ignore[arg-type]
         return spec_of(self.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
@@ -227,7 +228,7 @@ class PolicyRun:
         if self._plans is None:
             return self.config.policy.at_rate(rate)
         steps = self._plans.steering().base.spec.config.n_action_steps
-        return self._plans.config.rl.at_rate(rate / steps)
+        return self._plans.config.rl.plain().at_rate(rate / steps)
 
     def _steered(self, network: BasePolicy, spec: PolicySpec) -> SteeredActor:
         assert self._plans is not None
@@ -241,8 +242,10 @@ class PolicyRun:
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
         if self._plans:
-            steering = dataclasses.replace(self._plans.config, rl=policy)
-            return build_agent(steering, self.env, relabel=self._relabel, seed=seed)
+            assert isinstance(policy, SACConfig)
+            return build_agent(
+                self._plans.config, policy, self.env, relabel=self._relabel, seed=seed
+            )
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)

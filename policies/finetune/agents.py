@@ -9,6 +9,7 @@ from torch import nn
 
 from embodied_reward.types import Float32
 
+from ..config import SACConfig
 from ..replay import Relabel
 from ..sac import DemoSAC, build_sac
 from .config import DSRLConfig, ResidualConfig, SteeringConfig
@@ -51,23 +52,29 @@ class ResidualSAC(DemoSAC):
 
 
 def build_agent(
-    config: SteeringConfig, env: VecEnv, *, relabel: Relabel | None = None, seed: int = 0
+    config: SteeringConfig,
+    rl: SACConfig,
+    env: VecEnv,
+    *,
+    relabel: Relabel | None = None,
+    seed: int = 0,
 ) -> DemoSAC:
     """Build the agent of a fine-tuning method.
 
     Args:
-        config: see `SteeringConfig`.
+        config: the method.
+        rl: its agent, the discount worked out.
         env: of `PlanEnv`s, usually inside a `LearnedRewardVecEnv`.
         relabel: see `build_sac`.
         seed: of everything the agent draws.
     """
     if isinstance(config, DSRLConfig):
-        model = build_sac(config.rl, env, relabel=relabel, seed=seed, algorithm=NoiseSAC)
+        model = build_sac(rl, env, relabel=relabel, seed=seed, algorithm=NoiseSAC)
         assert isinstance(model, NoiseSAC)
         model.noise_bound = config.noise_bound
         return model
     assert isinstance(config, ResidualConfig)
-    model = build_sac(config.rl, env, relabel=relabel, seed=seed, algorithm=ResidualSAC)
+    model = build_sac(rl, env, relabel=relabel, seed=seed, algorithm=ResidualSAC)
     assert isinstance(model, ResidualSAC)
     model.progressive_steps = config.progressive_steps
     last = model.actor.mu

@@ -1,7 +1,7 @@
 """What `--finetune.*` takes: `--finetune.type=dsrl|residual` chooses the method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import draccus
@@ -32,10 +32,40 @@ class NoFinetuneConfig(FinetuneConfig):
 
 
 @dataclass(frozen=True)
+class AgentConfig(SACConfig):
+    """SAC that decides once per plan and has no demonstrations."""
+
+    gamma: float = 0.95
+    """discount per plan; shaping always uses this same one"""
+    gradient_steps: int = 8
+    """critic updates per plan (update-to-data ratio); the actor is updated once"""
+    bc_steps: int = 0
+    """there is nothing to clone: the agent begins untrained"""
+    actor_starts: int = 0
+    """decisions during which only the critic learns"""
+    demo_fraction: float = 0.0
+    """there are no demonstrations of steering"""
+    bc_weight: float = 0.0
+    """there are no demonstrations of steering"""
+
+    def plain(self) -> SACConfig:
+        """Return the same settings as a `SACConfig`, which is what checkpoints name."""
+        return SACConfig(**{f.name: getattr(self, f.name) for f in fields(SACConfig)})
+
+
+@dataclass(frozen=True)
+class NoiseAgentConfig(AgentConfig):
+    """The agent of DSRL."""
+
+    target_entropy: float | None = 0.0
+    """for learned entropy, as in the paper's own settings"""
+
+
+@dataclass(frozen=True)
 class SteeringConfig(FinetuneConfig):
     """A SAC agent that decides once per plan; the diffusion policy stays as it is."""
 
-    rl: SACConfig = field(default_factory=SACConfig)
+    rl: AgentConfig = field(default_factory=AgentConfig)
     """the agent; its gamma is the discount per plan"""
 
     def check(self) -> None:
@@ -46,24 +76,12 @@ class SteeringConfig(FinetuneConfig):
             raise ConfigError(str(error).replace("--policy.", "--finetune.rl.")) from error
 
 
-def _agent(target_entropy: float | None) -> SACConfig:
-    return SACConfig(
-        gamma=0.95,
-        gradient_steps=8,
-        bc_steps=0,
-        actor_starts=0,
-        demo_fraction=0.0,
-        bc_weight=0.0,
-        target_entropy=target_entropy,
-    )
-
-
 @FinetuneConfig.register_subclass("dsrl")
 @dataclass(frozen=True)
 class DSRLConfig(SteeringConfig):
     """DSRL (Wagenmaker et al. 2025): SAC chooses the noise that a plan is denoised from."""
 
-    rl: SACConfig = field(default_factory=lambda: _agent(target_entropy=0.0))
+    rl: NoiseAgentConfig = field(default_factory=NoiseAgentConfig)
     """the agent; its gamma is the discount per plan"""
     noise_bound: float = 1.5
     """largest absolute value of the noise; wider leaves the plans that were demonstrated"""
@@ -84,8 +102,6 @@ class DSRLConfig(SteeringConfig):
 class ResidualConfig(SteeringConfig):
     """Policy Decorator (Yuan et al. 2025): SAC adds a bounded correction to every plan."""
 
-    rl: SACConfig = field(default_factory=lambda: _agent(target_entropy=None))
-    """the agent; its gamma is the discount per plan"""
     bound: float = 0.3
     """largest correction, as a share of half the action range"""
     progressive_steps: int = 500
@@ -105,5 +121,5 @@ def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:
     tree = meta.get("finetune")
     if not isinstance(tree, dict) or "type" not in tree:
         raise CheckpointError("the checkpoint holds a base policy, but not how it is steered")
-    fields = {key: value for key, value in tree.items() if key != "type"}
-    return configs.decode(FinetuneConfig.get_choice_class(tree["type"]), fields)
+    given = {key: value for key, value in tree.items() if key != "type"}
+    return configs.decode(FinetuneConfig.get_choice_class(tree["type"]), given)

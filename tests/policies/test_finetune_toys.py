@@ -89,7 +89,7 @@ def learned(config, good, episodes, seed=0):
     fields = {"gradient_steps": 3, "batch_size": 48, "learning_starts": 64, "net_arch": (32, 32)}
     config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, **fields))
     venv = DummyVecEnv([lambda: PlanEnv(OneStep(good), steering_of(config, TwoModes()), seed)])
-    model = build_agent(config, venv, seed=seed)
+    model = build_agent(config, config.rl, venv, seed=seed)
     model.learn(episodes)
     env = OneStep(good)
     actor = SteeredActor(steering_of(config, TwoModes()), model.policy, None)
@@ -174,7 +174,7 @@ def test_before_learning_starts_dsrl_acts_as_the_base():
     torch.manual_seed(0)
     rl = dataclasses.replace(config.rl, learning_starts=EVERYTHING, net_arch=(8,))
     config = dataclasses.replace(config, rl=rl)
-    model = build_agent(config, DummyVecEnv([lambda: PlanEnv(venv_env, steering, 0)]))
+    model = build_agent(config, config.rl, DummyVecEnv([lambda: PlanEnv(venv_env, steering, 0)]))
     model.learn(400)
     assert energy_distance(venv_env.actions, base_actions(2000)) < 0.08
     assert energy_distance(np.abs(base_actions(400)), base_actions(2000)) > 0.3  # it can fail
@@ -187,7 +187,7 @@ def test_before_its_schedule_begins_a_residual_corrects_nothing():
     config = dataclasses.replace(config, rl=rl)
     torch.manual_seed(0)
     venv = DummyVecEnv([lambda: PlanEnv(env, steering_of(config, TwoModes()), 0)])
-    model = build_agent(config, venv)
+    model = build_agent(config, config.rl, venv)
     model.learn(200)
     stored = model.replay_buffer.actions[:200, 0]
     assert (stored == 0).mean() > 0.95
