@@ -10,6 +10,8 @@ from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
 from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
+from embodied_reward.rewards.perceptual import PerceptualModel
+from embodied_reward.rewards.perceptual_config import PerceptualConfig
 from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
 from embodied_reward.rewards.success import SuccessModel
 from embodied_reward.rewards.success_config import SuccessConfig
@@ -21,6 +23,7 @@ REWARDS: dict[str, type[RewardModel]] = {
     "remaining_time": RemainingTimeModel,
     "goal_distance": GoalDistanceModel,
     "tcc": TccModel,
+    "perceptual": PerceptualModel,
     "ensemble": EnsembleModel,
     "success": SuccessModel,
 }
@@ -34,6 +37,8 @@ __all__ = [
     "EnsembleModel",
     "GoalDistanceConfig",
     "GoalDistanceModel",
+    "PerceptualConfig",
+    "PerceptualModel",
     "RemainingTimeConfig",
     "RemainingTimeModel",
     "RewardModel",
