@@ -68,6 +68,7 @@ class PerceptualModel(VisualModel, FittedModel):
         centre, spread: Tensor["v g n"], in the units of the features.
         fitted: bool Tensor["v"], whether the view saw every step in some demonstration.
         top, typical: see the module docstring.
+        cuts: episode source -> boundaries Int64["g+1"] in rows, of the last `fit`; not saved.
     """
 
     name: ClassVar[str] = "perceptual"
@@ -83,7 +84,7 @@ class PerceptualModel(VisualModel, FittedModel):
         """Wrap an encoder; use `create` to build one for a dataset, `load` for a saved one."""
         super().__init__()
         self.config, self.task, self._digest = config, task, ""
-        self._cuts: dict[str, Int64] = {}
+        self.cuts: dict[str, Int64] = {}
         self.network = nn.Module()
         self.network.encoder = DepthEncoder(base, config.grid)
         self.network.adapter = nn.Identity()
@@ -117,7 +118,7 @@ class PerceptualModel(VisualModel, FittedModel):
     def fit(
         self, episodes: Sequence[Episode], *, progress: Callable[[int, int], None]
     ) -> dict[str, float]:
-        """See the base class; logs `steps`, and `recognised_<n>` for the numbers tried."""
+        """See the base class; logs `steps`, and `held_out_order_<n>` for the numbers tried."""
         solved = [e for e in episodes if e.success is not False]
         if not solved:
             raise DatasetError(
@@ -148,15 +149,15 @@ class PerceptualModel(VisualModel, FittedModel):
             done += 1
             progress(done, total)
 
-        steps, recognised = self.config.steps, {}
+        steps, orders = self.config.steps, {}
         if not steps:
-            steps, recognised = choose(demos, self.config, advance)
+            steps, orders = choose(demos, self.config, advance)
         bounds = discover(demos, steps, self.config)
         self._keep(fit_views(demos, bounds, self.config), demos)
         pairs = zip(demos, bounds, strict=True)
-        self._cuts = {demo.source: demo.rows(b) for demo, b in pairs}
+        self.cuts = {demo.source: demo.rows(b) for demo, b in pairs}
         progress(total, total)
-        return {"steps": float(steps), **{f"recognised_{n}": r for n, r in recognised.items()}}
+        return {"steps": float(steps), **{f"held_out_order_{n}": r for n, r in orders.items()}}
 
     def _demo(self, episode: Episode) -> Demo:
         """Encode every depth of evenly spread frames."""
@@ -196,7 +197,7 @@ class PerceptualModel(VisualModel, FittedModel):
         found = {e.source: e for e in episodes}
         rows = [
             (found[source], bounds, self.score_episode(found[source]).potential)
-            for source, bounds in self._cuts.items()
+            for source, bounds in self.cuts.items()
         ]
         if not rows:
             return []

@@ -17,7 +17,7 @@ class PerceptualConfig(RewardModelConfig):
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """frozen; conv64 and conv112 get random weights, a run of `er train-reward` gives its own"""
     steps: int = 0
-    """steps of the task, two at least; 0 chooses by what can be recognised on held-out demos"""
+    """steps of the task, two at least; 0 chooses by how well held-out demonstrations are ordered"""
     most_steps: int = 6
     """largest number of steps that is tried"""
     shortest: int = 0
@@ -28,6 +28,8 @@ class PerceptualConfig(RewardModelConfig):
     """features per step and view"""
     alpha: float = ALPHA
     """weight of the distance between means when features are ranked"""
+    least_spread: float = 0.5
+    """floor of a feature's standard deviation within a step, as a share of that over all frames"""
     grid: int = 8
     """places per side at which each depth is read; fewer where there would be too many features"""
     frames: int = 200
@@ -46,6 +48,8 @@ class PerceptualConfig(RewardModelConfig):
                 "the first one is where every episode starts; 0 chooses the number"
             )
         least = {"most_steps": 2, "shortest": 0, "features": 1, "grid": 1, "frames": 2}
+        if self.least_spread <= 0:
+            raise ConfigError(f"--reward_model.least_spread={self.least_spread}: need > 0")
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"--reward_model.{name}={getattr(self, name)}: need >= {low}")
