@@ -4,8 +4,8 @@
 
 For every task and seed: five expert demonstrations (`er collect --preset=demos`), twenty unseen
 episodes of mixed quality (`--preset=held-out`) and, for every encoder, fits of the library's
-`perceptual` model: with the number of steps chosen by itself, and with the expert's number of phases
-under both objectives. `dopamine` is the encoder of a dopamine model trained on other tasks.
+`perceptual` model: with the number of steps chosen by itself, and with the expert's number of
+phases under both objectives. `dopamine` is the encoder of a dopamine model trained on other tasks.
 Writes `perceptual.json` and prints the tables of docs/perceptual.md.
 
 The expert's phases are read from its own program: Meta-World's scripted policies decide by branches

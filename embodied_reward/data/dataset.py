@@ -10,8 +10,11 @@ import numpy as np
 
 from embodied_reward.data import schema, staging
 from embodied_reward.data.lerobot import LeRobotSource
+from embodied_reward.data.video_folder import VideoFolder, holds_videos
 from embodied_reward.errors import DatasetError, did_you_mean
 from embodied_reward.types import Episode, Float32, Int64, UInt8
+
+type Source = LeRobotSource | VideoFolder
 
 
 class EpisodeSequence(Sequence[Episode]):
@@ -29,7 +32,7 @@ class EpisodeSequence(Sequence[Episode]):
 
     def __init__(
         self,
-        sources: Sequence[LeRobotSource],
+        sources: Sequence[Source],
         views: Sequence[str],
         rows: Sequence[tuple[int, int, int]] | None = None,
     ) -> None:
@@ -133,31 +136,38 @@ def open_dataset(
 ) -> EpisodeSequence:
     """Open a LeRobot v3 dataset, or several (a list, or paths joined by commas) as one.
 
+    A folder of video files is opened as well, see `video_folder`.
+
     Args:
         path: a folder, or a Hub id `user/name` (downloaded by LeRobot into its cache).
         views: the views to carry, in this order; None for all.
 
     Raises:
-        DatasetError: not a LeRobot v3 dataset, corrupt or unfinished, a missing view, or
+        DatasetError: no dataset, corrupt or unfinished, a missing view, or
             datasets that do not fit together.
     """
     paths = path.split(",") if isinstance(path, str) else path
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if not paths or not all(str(p) for p in paths):
         raise DatasetError("no dataset path given; pass --dataset.root=PATH")
-    sources = [LeRobotSource(_locate(p)) for p in paths]
+    sources = [_open(p) for p in paths]
     names = _choose_views(sources, views)
     for other in sources[1:]:
         _same_kind(sources[0], other, names)
     return EpisodeSequence(sources, names)
 
 
-def _all_rows(sources: Sequence[LeRobotSource]) -> list[tuple[int, int, int]]:
+def _open(path: str | Path) -> Source:
+    root = Path(path).expanduser()
+    return VideoFolder(root) if holds_videos(root) else LeRobotSource(_locate(path))
+
+
+def _all_rows(sources: Sequence[Source]) -> list[tuple[int, int, int]]:
     pairs = [(s, n) for s, source in enumerate(sources) for n in range(len(source.lengths))]
     return [(s, n, position) for position, (s, n) in enumerate(pairs)]
 
 
-def _read(source: LeRobotSource, number: int, position: int, views: Sequence[str]) -> Episode:
+def _read(source: Source, number: int, position: int, views: Sequence[str]) -> Episode:
     wanted = (
         schema.ACTION,
         schema.STATE,
@@ -194,7 +204,7 @@ def _optional(array: np.ndarray | None) -> Float32 | None:
     return None if array is None else _float(array)
 
 
-def _choose_views(sources: Sequence[LeRobotSource], views: Sequence[str] | None) -> tuple[str, ...]:
+def _choose_views(sources: Sequence[Source], views: Sequence[str] | None) -> tuple[str, ...]:
     for source in sources:
         for view in views or ():
             if view not in source.view_keys:
@@ -212,7 +222,7 @@ def _choose_views(sources: Sequence[LeRobotSource], views: Sequence[str] | None)
     return tuple(sources[0].view_keys)
 
 
-def _same_kind(a: LeRobotSource, b: LeRobotSource, views: Sequence[str]) -> None:
+def _same_kind(a: Source, b: Source, views: Sequence[str]) -> None:
     facts: dict[str, tuple[object, object]] = {"fps": (a.fps, b.fps)}
     facts |= {f"size of view '{view}'": (a.size(view), b.size(view)) for view in views}
     for key in (schema.ACTION, schema.STATE, schema.ENVIRONMENT_STATE):
@@ -222,7 +232,7 @@ def _same_kind(a: LeRobotSource, b: LeRobotSource, views: Sequence[str]) -> None
         raise DatasetError(f"'{a.root}' and '{b.root}' do not fit together: {'; '.join(wrong)}")
 
 
-def _shape(source: LeRobotSource, key: str) -> tuple[int, ...] | None:
+def _shape(source: Source, key: str) -> tuple[int, ...] | None:
     return tuple(source.features[key]["shape"]) if key in source.features else None
 
 
@@ -257,7 +267,7 @@ def _found(root: Path) -> str:
     names = sorted(p.name for p in root.iterdir())
     if {".zgroup", "zarr.json"} & set(names):
         return "a zarr store; only LeRobot v3 is read so far"
-    if any(name.endswith((".hdf5", ".h5", ".zarr", ".mp4")) for name in names):
+    if any(name.endswith((".hdf5", ".h5", ".zarr")) for name in names):
         return f"{', '.join(names[:5])}; only LeRobot v3 is read so far"
     inside = ", ".join(names[:5]) or "an empty folder"
     return f"{inside}, but no meta/info.json"

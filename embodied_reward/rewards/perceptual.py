@@ -118,7 +118,7 @@ class PerceptualModel(VisualModel, FittedModel):
     def fit(
         self, episodes: Sequence[Episode], *, progress: Callable[[int, int], None]
     ) -> dict[str, float]:
-        """See the base class; logs `steps`, and `held_out_order_<n>` for the numbers tried."""
+        """See the base class; logs `steps`, and of every number tried what `Trial` says."""
         solved = [e for e in episodes if e.success is not False]
         if not solved:
             raise DatasetError(
@@ -149,15 +149,17 @@ class PerceptualModel(VisualModel, FittedModel):
             done += 1
             progress(done, total)
 
-        steps, orders = self.config.steps, {}
+        steps, trials = self.config.steps, []
         if not steps:
-            steps, orders = choose(demos, self.config, advance)
+            steps, trials = choose(demos, self.config, advance)
         bounds = discover(demos, steps, self.config)
         self._keep(fit_views(demos, bounds, self.config), demos)
         pairs = zip(demos, bounds, strict=True)
         self.cuts = {demo.source: demo.rows(b) for demo, b in pairs}
         progress(total, total)
-        return {"steps": float(steps), **{f"held_out_order_{n}": r for n, r in orders.items()}}
+        logs = {f"order_{t.steps}": t.order for t in trials}
+        logs |= {f"recognised_{t.steps}": t.recognised for t in trials}
+        return {"steps": float(steps), **logs}
 
     def _demo(self, episode: Episode) -> Demo:
         """Encode every depth of evenly spread frames."""

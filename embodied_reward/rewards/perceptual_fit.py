@@ -26,7 +26,9 @@ TRIED = 4096
 FOLDS = 5
 """Demonstrations that are left out, one after the other, to choose it."""
 SLACK = 1.1
-"""Fewer steps are preferred up to this multiple of the least 1 - r."""
+"""Numbers of steps are alike up to this multiple of the least 1 - order."""
+TIE = 0.1
+"""Jaccard indices within this are alike."""
 SHORTEST = 3
 
 
@@ -85,6 +87,22 @@ class ViewSteps:
         return np.square(off).mean(-1)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a number of steps is worth, mean over demonstrations left out.
+
+    Attributes:
+        steps: the number.
+        order: Spearman correlation of the potential with time.
+        recognised: Jaccard index, of the worst step, between the steps that are found in the
+            demonstration by itself and the steps of least distance.
+    """
+
+    steps: int
+    order: float
+    recognised: float
+
+
 def discover(demos: Sequence[Demo], steps: int, config: PerceptualConfig) -> list[Int64]:
     """Cut every demonstration into `steps`; boundaries Int64["g+1"] from 0 to t of each."""
 
@@ -112,15 +130,15 @@ def check_lengths(demos: Sequence[Demo], config: PerceptualConfig) -> None:
 
 def choose(
     demos: Sequence[Demo], config: PerceptualConfig, advance: Callable[[], None]
-) -> tuple[int, dict[int, float]]:
-    """Return the number of steps, and how well each number orders demonstrations left out.
+) -> tuple[int, list[Trial]]:
+    """Return the number of steps, and what every number was worth.
 
-    With a demonstration left out, steps are fitted to the others, and the rank correlation of the
-    potential with time is taken in the one left out. Too few steps leave long plateaus, cuts
-    without a meaning fall elsewhere in every demonstration and add noise; in between it hardly
-    changes. The smallest number wins whose mean correlation r has 1 - r within a tenth of the
-    best. A single demonstration leaves none out: there it takes the in-sample criterion of
-    `segmentation.choose_steps`.
+    With a demonstration left out, steps are fitted to the others; `Trial` says what is measured in
+    the one left out. Too few steps leave long plateaus in the potential; in the numbers from there
+    on its order hardly changes, but cuts without a meaning fall elsewhere in every demonstration
+    and are not recognised. So, of the numbers whose 1 - order is within a tenth of the best, the
+    largest wins whose steps are recognised about as well as any of these. A single demonstration
+    leaves none out: there it takes the in-sample criterion of `segmentation.choose_steps`.
 
     Args:
         demos: at least one.
@@ -130,15 +148,15 @@ def choose(
     most = largest_number(demos, config)
     thin = [_thinned(demo) for demo in demos]
     if len(thin) == 1:
-        return max(2, choose_steps([thin[0].held()], most=most)), {}
-    found: dict[int, float] = {}
+        return max(2, choose_steps([thin[0].held()], most=most)), []
+    trials: list[Trial] = []
     for steps in range(2, most + 1):
-        bounds = discover(thin, steps, config)
-        left = range(min(len(thin), FOLDS))
-        found[steps] = float(np.mean([_order(thin, bounds, i, config) for i in left]))
+        trials.append(_try(thin, steps, config))
         advance()
-    slack = SLACK * (1 - max(found.values())) + 1e-9
-    return min(n for n, order in found.items() if 1 - order <= slack), found
+    slack = SLACK * (1 - max(t.order for t in trials)) + 1e-9
+    close = [t for t in trials if 1 - t.order <= slack]
+    best = max(t.recognised for t in close)
+    return max(t.steps for t in close if t.recognised >= best - TIE), trials
 
 
 def largest_number(demos: Sequence[Demo], config: PerceptualConfig) -> int:
@@ -190,18 +208,35 @@ def _fit_view(seen: Sequence[tuple[Float32, Int64]], config: PerceptualConfig) -
     return ViewSteps(columns[best.chosen], centre, scale * best.spread)
 
 
-def _order(
+def _try(demos: Sequence[Demo], steps: int, config: PerceptualConfig) -> Trial:
+    """Measure a number of steps on demonstrations left out, one after the other."""
+    bounds = discover(demos, steps, config)
+    folds = [_left_out(demos, bounds, i, config) for i in range(min(len(demos), FOLDS))]
+    order = float(np.mean([order for order, _ in folds]))
+    return Trial(steps, order, float(np.mean([shares for _, shares in folds], axis=0).min()))
+
+
+def _left_out(
     demos: Sequence[Demo], bounds: Sequence[Int64], left: int, config: PerceptualConfig
-) -> float:
-    """Return the rank correlation of potential and time in the demonstration left out."""
-    rest = [i for i in range(len(demos)) if i != left]
+) -> tuple[float, Float64]:
+    """Return order and Jaccard index of every step in one demonstration left out."""
+    steps, rest = len(bounds[left]) - 1, [i for i in range(len(demos)) if i != left]
     views = fit_views([demos[i] for i in rest], [bounds[i] for i in rest], config)
     if all(fitted is None for fitted in views):
-        return 0.0
+        return 0.0, np.zeros(steps)
     far = mean_distances(views, demos[left].features, demos[left].present)
     ok = np.isfinite(far).all(1)
     order = spearman(combine(np.exp(-0.5 * far[ok])), np.flatnonzero(ok))
-    return order if np.isfinite(order) else 0.0  # a potential that never moves orders nothing
+    true = np.repeat(np.arange(steps), np.diff(bounds[left]))[ok]
+    # A potential that never moves orders nothing.
+    return order if np.isfinite(order) else 0.0, _overlap(far[ok].argmin(1), true, steps)
+
+
+def _overlap(found: Int64, true: Int64, steps: int) -> Float64:
+    """Return the Jaccard index of every step, Float64["g"], of two labellings Int64["t"]."""
+    both = [np.sum((found == g) & (true == g)) for g in range(steps)]
+    either = [np.sum((found == g) | (true == g)) for g in range(steps)]
+    return np.array(both) / np.maximum(either, 1)
 
 
 def _seen(demo: Demo, bounds: Int64, view: int) -> tuple[Float32, Int64]:

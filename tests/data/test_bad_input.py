@@ -68,7 +68,7 @@ def test_no_path():
     [
         ("demo.hdf5", "demo.hdf5; only LeRobot v3 is read so far"),
         ("replay.zarr/.zgroup", "replay.zarr; only LeRobot v3"),
-        ("clip.mp4", "clip.mp4; only LeRobot v3"),
+        ("clip.mp4", "clip.mp4': no readable video"),
         ("readme.txt", "readme.txt, but no meta/info.json"),
         (None, "an empty folder, but no meta/info.json"),
     ],
