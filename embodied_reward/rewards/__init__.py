@@ -10,6 +10,8 @@ from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
 from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
+from embodied_reward.rewards.perceptual import PerceptualModel
+from embodied_reward.rewards.perceptual_config import PerceptualConfig
 from embodied_reward.rewards.rapl import RaplConfig, RaplModel
 from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
 from embodied_reward.rewards.rlhf import RlhfConfig, RlhfModel
@@ -25,6 +27,7 @@ REWARDS: dict[str, type[RewardModel]] = {
     "tcc": TccModel,
     "rapl": RaplModel,
     "rlhf": RlhfModel,
+    "perceptual": PerceptualModel,
     "ensemble": EnsembleModel,
     "success": SuccessModel,
 }
@@ -40,6 +43,8 @@ __all__ = [
     "GoalDistanceModel",
     "RaplConfig",
     "RaplModel",
+    "PerceptualConfig",
+    "PerceptualModel",
     "RemainingTimeConfig",
     "RemainingTimeModel",
     "RewardModel",
