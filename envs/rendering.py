@@ -204,7 +204,9 @@ class ViewRenderer:
         self._renderer.update_scene(data, camera.name)
         self._model.geom_group[:] = groups
         if dress is not None:
+            known = self._renderer.scene.ngeom
             dress.add(self._renderer.scene)
+            _without_number(self._renderer.scene, known)
         frame = self._renderer.render()
         if dress is not None and paint and dress.paints:
             frame = dress.paint(self._shot(frame, data, camera.name), self._model, data)
@@ -226,6 +228,16 @@ class ViewRenderer:
             focal=float(focal),
             sky=_SKY * self._model.vis.map.zfar * self._model.stat.extent,
         )
+
+
+def _without_number(scene: Any, known: int) -> None:
+    """Let a segmentation show what was added to a scene as nothing of the model.
+
+    A geom's `segid` is what is drawn; MuJoCo leaves those of added geoms unset.
+    """
+    for k in range(known, scene.ngeom):
+        geom = scene.geoms[k]
+        geom.segid, geom.objid, geom.objtype = k, -1, -1
 
 
 def metric_depth(model: Any, buffer: Any) -> Float64:

@@ -113,6 +113,10 @@ class FrameModel(VisualModel, abc.ABC):
             present: Bool["n v"]; what is False there must not matter.
         """
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return the potential; methods that clip theirs return what they clip."""
+        return self.read(*split_presence(features))[0]
+
     # --- training ---
 
     def loss(self, batch: FrameBatch) -> tuple[Tensor, dict[str, float]]:
