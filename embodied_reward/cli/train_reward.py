@@ -10,6 +10,10 @@ Several tasks train one model with --dataset.root=TASK_A,TASK_B,...
 er train-reward --dataset.root=EPISODES --reward_model.type=rapl --preferences=ANSWERS.jsonl
 
 learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of them).
+
+With data sets of one task in several variants of the world (backgrounds, lights, object sizes),
+--dataset.root=RED,GREEN,BLUE --decorrelation.type=sgfd learns sample weights under which what
+tells the variants apart no longer goes with anything else (dopamine and remaining_time only).
 """
 
 import dataclasses
@@ -38,9 +42,12 @@ from embodied_reward.rewards import (
 )
 from embodied_reward.rewards.preference_model import PreferenceModelConfig
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.training.decorrelation import BatchWeights
+from embodied_reward.training.decorrelation_config import DecorrelationConfig
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
+from embodied_reward.types import Episode
 
 PREFERENCES = "preferences.jsonl"
 """The answers that a run learned from, in its folder."""
@@ -55,6 +62,7 @@ class TrainRewardConfig(OptimizationConfig):
     cache: CacheConfig = field(default_factory=CacheConfig)
     preferences: str | None = None
     """answers of `er label-preferences` about the dataset's episodes, for rapl and rlhf"""
+    decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     episodes: tuple[int, ...] = ()
     """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
@@ -169,7 +177,7 @@ def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
 
 
 def _trainer(
-    config: TrainRewardConfig, episodes: list, preferences: tuple[Preference, ...], folder: Path
+    config: TrainRewardConfig, episodes: list[Episode], preferences: tuple[Preference, ...], folder: Path
 ) -> RewardTrainer:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
@@ -185,7 +193,21 @@ def _trainer(
         config=config,
         folder=folder,
         seed=config.seed,
+        weights=_weights(config, training),
     )
+
+
+def _weights(config: TrainRewardConfig, training: list[Episode]) -> BatchWeights | None:
+    if not config.decorrelation.on:
+        return None
+    tasks, variants = ({e.task for e in training}, {e.variant for e in training})
+    if config.decorrelation.type == "sgfd" and len(tasks) > 1:
+        raise ConfigError(
+            "--decorrelation.type=sgfd takes every --dataset.root for a variant of one task, but "
+            f"these hold {len(tasks)}: {', '.join(sorted(tasks)[:5])}"
+        )
+    count = max(variants) + 1 if len(variants) > 1 else 1
+    return BatchWeights(config.decorrelation, variants=count, seed=config.seed)
 
 
 def _model(config: TrainRewardConfig, task: str) -> RewardModel:

@@ -18,7 +18,7 @@ reset independently. Methods that need whole episodes (optimal transport) implem
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,9 @@ from embodied_reward.scoring.status import Priority
 from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
+
+# (features Tensor["n d"], variant int64 Tensor["n"]) -> weights Tensor["n"] with mean 1.
+Weigh = Callable[[Tensor, Tensor], Tensor]
 
 ARCHITECTURE = (
     "views", "encoder", "dim", "hidden", "embedding", "bins", "heads", "member", "count",
@@ -88,6 +91,8 @@ class RewardModel(nn.Module, abc.ABC):
     """Base of all reward models; see the module docstring for the contract."""
 
     name: ClassVar[str]
+    weighable: ClassVar[bool] = False
+    """whether `loss(batch, weigh=...)` is there: a mean over samples, which can be weighed"""
     config: RewardModelConfig
     task: str = ""
 
