@@ -240,9 +240,8 @@ class PolicyRun:
 
     def _variants(self) -> int:
         """Return how many variants the environments draw from; 1 where nothing varies."""
-        try:
-            varied = self.env.get_attr("variation")[0]
-        except AttributeError:
+        varied = self.config.env.variation
+        if not varied.levels or varied.variant >= 0:
             return 1
         if varied.variants < 1 and self.config.decorrelation.type == "sgfd":
             raise ConfigError(
