@@ -233,9 +233,8 @@ def reward_study(options: argparse.Namespace) -> dict:
                 run = reward_run(factor, method, seed, options.steps, options.out)
                 results[factor][method].append(run)
     for kind in ("pooled", "within"):
-        print(
-            f"\nSpearman with true progress, {kind}\n\n| factor | method | {' | '.join(SETS)} | bias |"
-        )
+        print(f"\nSpearman with true progress, {kind}\n")
+        print(f"| factor | method | {' | '.join(SETS)} | bias |")
         print("|---" * (3 + len(SETS)) + "|")
         for factor, runs in results.items():
             print("\n".join(reward_table(factor, runs, kind)))
