@@ -1,10 +1,10 @@
 """SAC from states with a spurious column: the policy part of `benchmarks/sgfd.py`.
 
-    uv run python benchmarks/sgfd_policy.py [--seeds=5] [--steps=1500]
+    uv run python benchmarks/sgfd_policy.py [--seeds=5] [--steps=800]
 
 The table's reach task in two variants. One more number in the observation says which variant it is,
 as a picture's background or the feel of an arm would: +1 or -1 with noise of 0.3. In 90 % of the
-training episodes the second variant goes with balls on the left of the hand, so the column says
+training episodes the second variant goes with balls on the left, so the column says
 something about where to go; balls and hand are in the observation too. `colour`: nothing else
 differs (task-irrelevant). `actuator`: the drives are stronger or weaker by up to 2.5 (`vary`;
 task-relevant). SAC learns from the dense reward, without demonstrations, and is then asked with the
@@ -80,7 +80,7 @@ class Linked(gym.Env):
             self.rng = np.random.default_rng(seed)
         scene = int(self.rng.integers(2**31))
         obs, _ = self.envs[0].reset(seed=scene)
-        left = obs["environment_state"][1] > obs["agent_pos"][1]
+        left = obs["environment_state"][0] < 0
         follows = self.rng.random() < (0.5 if self.link is None else self.link)
         self.variant = int(left == follows)
         obs, info = self.envs[self.variant].reset(seed=scene)
@@ -178,7 +178,7 @@ def cell(values: list[float]) -> str:
     return f"{np.median(values):.2f} ({min(values):.2f}, {max(values):.2f})"
 
 
-def policy_study(seeds: int, out: Path, steps: int = 1500) -> dict:
+def policy_study(seeds: int, out: Path, steps: int = 800) -> dict:
     results: dict = {w: {m: [] for m in METHODS} for w in WORLDS}
     for seed in range(seeds):
         for world in WORLDS:
@@ -200,7 +200,7 @@ def policy_study(seeds: int, out: Path, steps: int = 1500) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/sgfd"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

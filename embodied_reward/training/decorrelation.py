@@ -3,7 +3,7 @@ r"""Sample weights for the batches of a training run, learned beside it: SGFD an
 A batch is too small for the correlations of its features, so it is decorrelated together with a
 memory of earlier samples (`math/decorrelation.py`); only its own weights are used. SGFD
 (arXiv:2310.05086) takes the features by which a classifier tells the training variants apart,
-those whose saliency is above the mean, against the rest; StableNet (arXiv:2104.07876) all pairs.
+those of high saliency, against the rest; StableNet (arXiv:2104.07876) all pairs.
 
 Warm starts: a remembered sample goes on from its weight, a new one starts at the geometric mean
 of its nearest remembered neighbours' weights, and the classifier is trained on. So a few inner
@@ -145,8 +145,12 @@ class BatchWeights:
         self._judge(self.classifier.accuracy(z[:n], variants[:n]), variants[:n])
         self.classifier.fit(z, variants, self.config.classifier_steps)
         saliency = self.classifier.saliency(z, variants)
-        believed = self.skill > SKILL
-        return saliency > saliency.mean() if believed else torch.zeros_like(saliency).bool()
+        if self.skill <= SKILL:
+            return torch.zeros_like(saliency).bool()
+        if self.config.salient == 0:
+            return saliency > saliency.mean()
+        count = max(round(self.config.salient * len(saliency)), 1)
+        return saliency >= saliency.topk(count).values[-1]
 
     def _new_classifier(
         self, features: int, device: torch.device, generator: torch.Generator

@@ -26,6 +26,9 @@ class DecorrelationConfig:
     """earlier samples that are kept with their weights and decorrelated together with the batch"""
     columns: int = 32
     """features of each side that an inner step looks at; bounds the work"""
+    salient: float = 0.0
+    """share of the features that count as salient, those of the largest saliency (sgfd); 0 takes
+    all above the mean saliency"""
     classifier_steps: int = 5
     """steps per batch of the classifier that tells the variants apart (sgfd)"""
     warmup: int = 50
@@ -39,6 +42,8 @@ class DecorrelationConfig:
             )
         if not 0 <= self.min_ess <= 1:
             raise ConfigError(f"--decorrelation.min_ess={self.min_ess}: need 0 <= min_ess <= 1")
+        if not 0 <= self.salient < 1:
+            raise ConfigError(f"--decorrelation.salient={self.salient}: need 0 <= salient < 1")
         least = {"frequencies": 1, "steps": 1, "memory": 0, "columns": 2, "classifier_steps": 1}
         for name, low in (least | {"warmup": 0}).items():
             if getattr(self, name) < low:

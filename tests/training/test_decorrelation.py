@@ -117,6 +117,13 @@ def test_where_nothing_tells_the_variants_apart_weights_stay_uniform():
     assert hook.logs["salient"] == 0
 
 
+def test_the_share_of_salient_features_can_be_given():
+    config = DecorrelationConfig(type="sgfd", warmup=0, salient=0.5)
+    hook = BatchWeights(config, variants=2, seed=0)
+    list(stream(20, hook))
+    assert hook.logs["salient"] == 2
+
+
 @pytest.mark.parametrize("least", [0.5, 0.9, 1.0])
 def test_the_floor_of_the_effective_sample_size_holds(least):
     config = DecorrelationConfig(type="stablenet", warmup=0, min_ess=least, lr=0.5)
@@ -245,6 +252,12 @@ def test_what_cannot_be_weighed_is_refused(tmp_path):
         trainer(tmp_path, "tcc")
     with pytest.raises(ConfigError, match="one variant only"):
         BatchWeights(QUICK, variants=1, seed=0)
-    for changes in ({"type": "sgdf"}, {"min_ess": 1.5}, {"steps": 0}, {"lr": 0.0}, {"columns": 1}):
+    for changes in (
+        {"type": "sgdf"},
+        {"min_ess": 1.5},
+        {"steps": 0},
+        {"lr": 0.0},
+        {"salient": 1.0},
+    ):
         with pytest.raises(ConfigError):
             DecorrelationConfig(**{"type": "sgfd", **changes})
