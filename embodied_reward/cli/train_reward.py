@@ -177,7 +177,10 @@ def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
 
 
 def _trainer(
-    config: TrainRewardConfig, episodes: list[Episode], preferences: tuple[Preference, ...], folder: Path
+    config: TrainRewardConfig,
+    episodes: list[Episode],
+    preferences: tuple[Preference, ...],
+    folder: Path,
 ) -> RewardTrainer:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
