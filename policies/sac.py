@@ -252,8 +252,6 @@ def build_sac(
     config.check()
     refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
-    size = math.prod(env.action_space.shape or (1,))
-    target = -size / 2 if config.target_entropy is None else config.target_entropy
     model = DemoSAC(
         LayerNormSACPolicy,
         env,
@@ -265,7 +263,7 @@ def build_sac(
         gamma=config.gamma,
         gradient_steps=config.gradient_steps,
         ent_coef=config.ent_coef,
-        target_entropy=target,
+        target_entropy=_target_entropy(config, env),
         replay_buffer_class=DemoReplayBuffer,
         replay_buffer_kwargs={
             "demos": demos if replay_demos else None,
@@ -289,6 +287,11 @@ def build_sac(
         assert demos is not None
         _warm_start(model, config, demos, seed)
     return model
+
+
+def _target_entropy(config: SACConfig, env: VecEnv) -> float:
+    size = math.prod(env.action_space.shape or (1,))
+    return -size / 2 if config.target_entropy is None else config.target_entropy
 
 
 def _warm_start(model: DemoSAC, config: SACConfig, demos: Transitions, seed: int) -> None:
