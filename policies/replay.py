@@ -30,6 +30,7 @@ _ARRAYS = (
     "next_potentials",
     "episode_ids",
     "episode_steps",
+    "variants",
 )
 
 
@@ -40,7 +41,8 @@ class DemoReplayBuffer(ReplayBuffer):
     at sample time: a potential that is exchanged later (`exchange`) never mixes with shaping
     from an older one (mixed potentials do not telescope). `rewards` holds base rewards only.
 
-    The first rows of a sampled batch are the demonstrations (`demo_rows` of them).
+    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). `variants`
+    holds `info["variant"]` of every transition, 0 where the environment names none.
 
     Args:
         demos: transitions with actions scaled to [-1, 1]; None for none.
@@ -82,6 +84,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self.next_potentials: Float64 = np.zeros(shape)
         self.episode_ids: Int64 = np.full(shape, -1)
         self.episode_steps: Int64 = np.zeros(shape, np.int64)
+        self.variants: Int64 = np.zeros(shape, np.int64)
         self.version = ""
         self._next_id = 0
         self._begin(np.ones(self.n_envs, bool))
@@ -105,6 +108,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self._entered = np.array([info.get("potential", 0.0) for info in infos])
         self.next_potentials[self.pos] = self._entered
         self.episode_ids[self.pos], self.episode_steps[self.pos] = self._id, self._step
+        self.variants[self.pos] = [info.get("variant", 0) for info in infos]
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
@@ -134,22 +138,27 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
         """Draw a batch; rewards are relabelled, `dones` are terminations only."""
+        return self.sample_with_variants(batch_size)[0]
+
+    def sample_with_variants(self, batch_size: int) -> tuple[ReplayBufferSamples, Int64]:
+        """Draw a batch, and say which variant of the world every row comes from, Int64["b"]."""
         n = self.demo_rows(batch_size)
         parts = [self._demo_part(n)] if n else []
         if n < batch_size:
             parts.append(self._own_part(batch_size - n))
         columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        obs, action, next_obs, base, phi, phi_next, terminated, counted = columns
+        obs, action, next_obs, base, phi, phi_next, terminated, counted, variant = columns
         reward = base if self.relabel is None else self.relabel(base, phi, phi_next, terminated)
         if self.n_steps == 1:
             data = (obs, action, next_obs, terminated, np.asarray(reward))
-            return ReplayBufferSamples(*(self._tensor(x) for x in data))
+            return ReplayBufferSamples(*(self._tensor(x) for x in data)), variant
         powers = self.gamma ** np.arange(self.n_steps)
         total = (np.asarray(reward) * powers * counted).sum(axis=1, keepdims=True)
         ended = np.asarray((terminated & counted).any(axis=1))[:, None]
         discounts = self.gamma ** counted.sum(axis=1, keepdims=True)
         data = (obs, action, next_obs, ended, total)
-        return ReplayBufferSamples(*map(self._tensor, data), discounts=self._tensor(discounts))
+        rows = ReplayBufferSamples(*map(self._tensor, data), discounts=self._tensor(discounts))
+        return rows, variant
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
@@ -164,7 +173,8 @@ class DemoReplayBuffer(ReplayBuffer):
         head = (demos.obs[first], demos.action[first], demos.next_obs[last])
         base = demos.base_reward[rows].astype(np.float64)
         potentials = (demos.potential[rows], demos.next_potential[rows])
-        return (*head, base, *potentials, demos.terminated[rows], counted)
+        ended = demos.terminated[rows]
+        return (*head, base, *potentials, ended, counted, demos.variant[first])
 
     def _own_part(self, count: int) -> tuple[np.ndarray, ...]:
         flat = self.generator.integers(self.size() * self.n_envs, size=count)
@@ -177,7 +187,8 @@ class DemoReplayBuffer(ReplayBuffer):
         base = self.rewards[at].astype(np.float64)
         potentials = (self.potentials[at], self.next_potentials[at])
         terminated = (self.dones[at] > 0) & ~(self.timeouts[at] > 0)
-        return (*head, self.next_observations[last], base, *potentials, terminated, counted)
+        rest = (terminated, counted, self.variants[first, envs])
+        return (*head, self.next_observations[last], base, *potentials, *rest)
 
     def exchange(self, own: Trajectory, version: str, demo: Trajectory | None = None) -> float:
         """Replace every stored potential by another version's, all of them or none.

@@ -8,6 +8,9 @@ Where it leaves SB3's SAC (Haarnoja et al. 2018), and why:
   a fresh critic's gradient would destroy it in a few hundred steps.
 - n-step returns (`n_steps`) come from the buffer, with SB3's own discount column.
 - A cloning term on the demonstrations of the batch keeps the actor near them.
+- With `sample_weights` the losses of critic, actor and cloning term are weighed per transition
+  (SGFD, StableNet: `training/decorrelation.py`); the entropy coefficient's and the cloning before
+  RL are not.
 - A non-finite loss or gradient raises before any parameter changes.
 """
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embodied_reward.errors import NonFiniteError
+from embodied_reward.training.decorrelation import BatchWeights
 
 from .bc import LARGEST_TARGET, clone
 from .config import SACConfig
@@ -44,6 +48,8 @@ class DemoSAC(SAC):
         backup_entropy: entropy bonus in the critic's target, as in the SAC paper.
         bc_weight: weight of the cloning term.
         bc_decay_steps: decisions until that weight reaches zero; 0 keeps it.
+        sample_weights: gives the transitions of all updates of a decision their weights, from the
+            critic's features; None weighs all alike.
         kwargs: see SB3's `SAC`.
     """
 
@@ -59,8 +65,10 @@ class DemoSAC(SAC):
         backup_entropy: bool = True,
         bc_weight: float = 0.0,
         bc_decay_steps: int = 0,
+        sample_weights: BatchWeights | None = None,
         **kwargs: Any,
     ) -> None:
+        self.sample_weights = sample_weights
         self.actor_starts, self.warm_start = actor_starts, warm_start
         self.backup_entropy = backup_entropy
         self.bc_weight, self.bc_decay_steps = bc_weight, bc_decay_steps
@@ -77,17 +85,33 @@ class DemoSAC(SAC):
         self.policy.set_training_mode(True)
         optimizers = [self.actor.optimizer, self.critic.optimizer]
         self._update_learning_rate(optimizers)
-        batch, critic_loss, values = None, 0.0, 0.0
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)
-            critic_loss, values = self._update_critic(batch)
+        batch, weights, critic_loss, values = None, None, 0.0, 0.0
+        for batch, weights in self._batches(gradient_steps, batch_size):
+            critic_loss, values = self._update_critic(batch, weights)
             self._update_target()
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/critic_loss", critic_loss)
         self.logger.record("train/q_mean", values)
         if batch is not None and self.num_timesteps > self.actor_starts:
-            self._update_actor(batch)
+            self._update_actor(batch, weights)
+
+    def _batches(
+        self, count: int, batch_size: int
+    ) -> list[tuple[ReplayBufferSamples, Tensor | None]]:
+        """Draw the batches of one decision, and the weights Tensor["b"] of their rows."""
+        drawn = [self.replay_buffer.sample_with_variants(batch_size) for _ in range(count)]
+        batches = [batch for batch, _ in drawn]
+        if self.sample_weights is None or not drawn:
+            return [(batch, None) for batch in batches]
+        with torch.no_grad():
+            obs = torch.cat([batch.observations for batch in batches])
+            features = self.critic.extract_features(obs, self.critic.features_extractor)
+        variants = torch.from_numpy(np.concatenate([rows for _, rows in drawn]))
+        weights = self.sample_weights(features, variants).split(batch_size)
+        for name, value in self.sample_weights.logs.items():
+            self.logger.record(f"train/decorrelation_{name}", value)
+        return list(zip(batches, weights, strict=True))
 
     def exchange_potential(
         self, own: Trajectory, version: str, demo: Trajectory | None = None
@@ -102,7 +126,9 @@ class DemoSAC(SAC):
         self.logger.record("reward/potential_jump", jump)
         return jump
 
-    def _update_critic(self, batch: ReplayBufferSamples) -> tuple[float, float]:
+    def _update_critic(
+        self, batch: ReplayBufferSamples, weights: Tensor | None = None
+    ) -> tuple[float, float]:
         with torch.no_grad():
             action, log_prob = sample_action(self.actor, batch.next_observations)
             value = self.critic_target.values(batch.next_observations, action).amin(dim=0)
@@ -111,17 +137,18 @@ class DemoSAC(SAC):
             discount = self.gamma if batch.discounts is None else batch.discounts[:, 0]
             target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * discount * value
         predicted = self.critic.values(batch.observations, batch.actions)
-        loss = 0.5 * (predicted - target).square().mean(dim=1).sum()
+        loss = 0.5 * _weighed((predicted - target).square(), weights).mean(dim=1).sum()
         self._descend(self.critic, self.critic.optimizer, loss, "critic")
         return loss.item(), predicted.detach().mean().item()
 
-    def _update_actor(self, batch: ReplayBufferSamples) -> None:
+    def _update_actor(self, batch: ReplayBufferSamples, weights: Tensor | None) -> None:
         obs, alpha = batch.observations, self._alpha()
         action, log_prob = sample_action(self.actor, obs)
         for p in self.critic.parameters():
             p.requires_grad_(False)
         value = self.critic.values(obs, action).amin(dim=0)
-        loss = (alpha * log_prob - value).mean() + self._cloning_term(batch)
+        loss = _weighed(alpha * log_prob - value, weights).mean()
+        loss = loss + self._cloning_term(batch, weights)
         self._descend(self.actor, self.actor.optimizer, loss, "actor")
         for p in self.critic.parameters():
             p.requires_grad_(True)
@@ -131,13 +158,15 @@ class DemoSAC(SAC):
         self.logger.record("train/entropy", entropy.item())
         self.logger.record("train/ent_coef", float(alpha))
 
-    def _cloning_term(self, batch: ReplayBufferSamples) -> Tensor | float:
+    def _cloning_term(self, batch: ReplayBufferSamples, weights: Tensor | None) -> Tensor | float:
         n, weight = self.replay_buffer.demo_rows(len(batch.actions)), self._cloning_weight()
         if n == 0 or weight == 0:
             return 0.0
         mean = torch.tanh(self.actor.get_action_dist_params(batch.observations[:n])[0])
         target = batch.actions[:n].clamp(-LARGEST_TARGET, LARGEST_TARGET)
-        return weight * F.mse_loss(mean, target)
+        if weights is None:
+            return weight * F.mse_loss(mean, target)
+        return weight * _weighed((mean - target).square().mean(dim=1), weights[:n]).mean()
 
     def _cloning_weight(self) -> float:
         if self.bc_decay_steps <= 0:
@@ -178,6 +207,11 @@ class DemoSAC(SAC):
         optimizer.step()
 
 
+def _weighed(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Multiply losses Tensor["... b"] by the weights of their rows, where there are any."""
+    return losses if weights is None else losses * weights
+
+
 def sample_action(actor: Any, obs: Tensor) -> tuple[Tensor, Tensor]:
     """Draw reparametrised actions [b a] in (-1, 1) and their log-density [b].
 
@@ -201,6 +235,7 @@ def build_sac(
     relabel: Relabel | None = None,
     seed: int = 0,
     cloning: bool = True,
+    sample_weights: BatchWeights | None = None,
 ) -> DemoSAC:
     """Build SAC on a vector environment with a flat observation and actions in [-1, 1].
 
@@ -212,12 +247,11 @@ def build_sac(
         relabel: base reward and potentials -> reward, applied when a batch is drawn.
         seed: of everything the learner draws.
         cloning: False skips behaviour cloning (parameters will be restored).
+        sample_weights: see `DemoSAC`.
     """
     config.check()
     refuse_rescaled_rewards(env)
     warm = demos is not None and config.bc_steps > 0
-    size = math.prod(env.action_space.shape or (1,))
-    target = -size / 2 if config.target_entropy is None else config.target_entropy
     model = DemoSAC(
         LayerNormSACPolicy,
         env,
@@ -229,7 +263,7 @@ def build_sac(
         gamma=config.gamma,
         gradient_steps=config.gradient_steps,
         ent_coef=config.ent_coef,
-        target_entropy=target,
+        target_entropy=_target_entropy(config, env),
         replay_buffer_class=DemoReplayBuffer,
         replay_buffer_kwargs={
             "demos": demos if replay_demos else None,
@@ -245,6 +279,7 @@ def build_sac(
         backup_entropy=config.backup_entropy,
         bc_weight=config.bc_weight if replay_demos else 0.0,
         bc_decay_steps=config.bc_decay_steps,
+        sample_weights=sample_weights,
         seed=seed,
         device=config.device,
     )
@@ -252,6 +287,11 @@ def build_sac(
         assert demos is not None
         _warm_start(model, config, demos, seed)
     return model
+
+
+def _target_entropy(config: SACConfig, env: VecEnv) -> float:
+    size = math.prod(env.action_space.shape or (1,))
+    return -size / 2 if config.target_entropy is None else config.target_entropy
 
 
 def _warm_start(model: DemoSAC, config: SACConfig, demos: Transitions, seed: int) -> None:

@@ -13,6 +13,10 @@ learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of the
 
 --reward_model.type=perceptual is fitted in closed form: options of gradient steps do not concern
 it, and every demonstration is fitted to unless --val_fraction says otherwise.
+
+With data sets of one task in several variants of the world (backgrounds, lights, object sizes),
+--dataset.root=RED,GREEN,BLUE --decorrelation.type=sgfd learns sample weights under which what
+tells the variants apart no longer goes with anything else (dopamine and remaining_time only).
 """
 
 import dataclasses
@@ -42,10 +46,13 @@ from embodied_reward.rewards import (
 from embodied_reward.rewards.base import FittedModel
 from embodied_reward.rewards.preference_model import PreferenceModelConfig
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.training.decorrelation import BatchWeights
+from embodied_reward.training.decorrelation_config import DecorrelationConfig
 from embodied_reward.training.fit_loop import RewardFitter
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
+from embodied_reward.types import Episode
 
 PREFERENCES = "preferences.jsonl"
 """The answers that a run learned from, in its folder."""
@@ -60,6 +67,7 @@ class TrainRewardConfig(OptimizationConfig):
     cache: CacheConfig = field(default_factory=CacheConfig)
     preferences: str | None = None
     """answers of `er label-preferences` about the dataset's episodes, for rapl and rlhf"""
+    decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     episodes: tuple[int, ...] = ()
     """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
@@ -184,7 +192,10 @@ def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
 
 
 def _trainer(
-    config: TrainRewardConfig, episodes: list, preferences: tuple[Preference, ...], folder: Path
+    config: TrainRewardConfig,
+    episodes: list[Episode],
+    preferences: tuple[Preference, ...],
+    folder: Path,
 ) -> RewardTrainer | RewardFitter:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
@@ -194,9 +205,20 @@ def _trainer(
     if preferences:
         model.learn_from(preferences)
     if isinstance(model, FittedModel):
+        if config.decorrelation.on:
+            raise ConfigError(
+                "a model that is fitted in closed form has no samples to weigh; leave "
+                "--decorrelation.type out"
+            )
         return RewardFitter(model, training, validation, config=config, folder=folder)
     return RewardTrainer(
-        model, training, validation, config=config, folder=folder, seed=config.seed
+        model,
+        training,
+        validation,
+        config=config,
+        folder=folder,
+        seed=config.seed,
+        weights=_weights(config, training),
     )
 
 
@@ -206,6 +228,19 @@ def _resumed(trainer: RewardTrainer | RewardFitter) -> str:
     if isinstance(trainer, RewardFitter):
         return "fitted already; nothing is left to do"
     return f"resuming at step {trainer.step}"
+
+
+def _weights(config: TrainRewardConfig, training: list[Episode]) -> BatchWeights | None:
+    if not config.decorrelation.on:
+        return None
+    tasks, variants = ({e.task for e in training}, {e.variant for e in training})
+    if config.decorrelation.type == "sgfd" and len(tasks) > 1:
+        raise ConfigError(
+            "--decorrelation.type=sgfd takes every --dataset.root for a variant of one task, but "
+            f"these hold {len(tasks)}: {', '.join(sorted(tasks)[:5])}"
+        )
+    count = max(variants) + 1 if len(variants) > 1 else 1
+    return BatchWeights(config.decorrelation, variants=count, seed=config.seed)
 
 
 def _model(config: TrainRewardConfig, task: str) -> RewardModel:

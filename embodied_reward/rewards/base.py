@@ -36,6 +36,9 @@ from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
 
+# (features Tensor["n d"], variant int64 Tensor["n"]) -> weights Tensor["n"] with mean 1.
+Weigh = Callable[[Tensor, Tensor], Tensor]
+
 ARCHITECTURE = (
     "views", "encoder", "dim", "hidden", "embedding", "bins", "heads", "member", "count",
 )  # fmt: skip
@@ -88,6 +91,8 @@ class RewardModel(nn.Module, abc.ABC):
     """Base of all reward models; see the module docstring for the contract."""
 
     name: ClassVar[str]
+    weighable: ClassVar[bool] = False
+    """whether `loss(batch, weigh=...)` is there: a mean over samples, which can be weighed"""
     config: RewardModelConfig
     task: str = ""
 
