@@ -10,6 +10,9 @@ Several tasks train one model with --dataset.root=TASK_A,TASK_B,...
 er train-reward --dataset.root=EPISODES --reward_model.type=rapl --preferences=ANSWERS.jsonl
 
 learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of them).
+
+--reward_model.type=perceptual is fitted in closed form: options of gradient steps do not concern
+it, and every demonstration is fitted to unless --val_fraction says otherwise.
 """
 
 import dataclasses
@@ -36,8 +39,10 @@ from embodied_reward.rewards import (
     pretrained_folder,
     registry,
 )
+from embodied_reward.rewards.base import FittedModel
 from embodied_reward.rewards.preference_model import PreferenceModelConfig
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.training.fit_loop import RewardFitter
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
@@ -79,9 +84,17 @@ def main(argv: list[str]) -> int:
 
 
 def implied_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model to start from, or else preferences, imply. Raises CheckpointError."""
+    """Return what a model to start from, preferences, and a fit in closed form imply.
+
+    Raises:
+        CheckpointError: --reward_model.path names no reward model.
+    """
     preset = configs.load_preset("train-reward", "preferences") if given.get("preferences") else {}
-    return {**preset, **pretrained_settings(given)}
+    settings = {**preset, **pretrained_settings(given)}
+    model = {**(given.get("reward_model") or {}), **settings.get("reward_model", {})}
+    if issubclass(registry().get(str(model.get("type")), RewardModel), FittedModel):
+        settings.setdefault("val_fraction", 0.0)  # it needs no episode to stop by
+    return settings
 
 
 def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -115,12 +128,14 @@ def train_reward(config: TrainRewardConfig) -> int:
     seed_everything(config.seed)
     trainer = _trainer(config, list(episodes), preferences, folder)
     if config.resume:
-        print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
+        print(_resumed(trainer))
     save_config(config, folder)
     _keep_preferences(config, folder)
     _announce(config, trainer, folder)
     # Features of an encoder that is trained are old after every step; those of a frozen one stay.
-    frozen = [trainer.model] if trainer.model.frozen else []
+    # A fit looks at each picture once.
+    again = trainer.model.frozen and isinstance(trainer, RewardTrainer)
+    frozen = [trainer.model] if again else []
     try:
         with config.cache.shared_by(*frozen):
             best = trainer.run()
@@ -170,7 +185,7 @@ def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
 
 def _trainer(
     config: TrainRewardConfig, episodes: list, preferences: tuple[Preference, ...], folder: Path
-) -> RewardTrainer:
+) -> RewardTrainer | RewardFitter:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
     # A model of several tasks reads each episode against the goals of the episode's own task.
@@ -178,14 +193,19 @@ def _trainer(
     model = _model(config, task).to(pick_device(config.device))
     if preferences:
         model.learn_from(preferences)
+    if isinstance(model, FittedModel):
+        return RewardFitter(model, training, validation, config=config, folder=folder)
     return RewardTrainer(
-        model,
-        training,
-        validation,
-        config=config,
-        folder=folder,
-        seed=config.seed,
+        model, training, validation, config=config, folder=folder, seed=config.seed
     )
+
+
+def _resumed(trainer: RewardTrainer | RewardFitter) -> str:
+    if not trainer.resume():
+        return "no checkpoint yet"
+    if isinstance(trainer, RewardFitter):
+        return "fitted already; nothing is left to do"
+    return f"resuming at step {trainer.step}"
 
 
 def _model(config: TrainRewardConfig, task: str) -> RewardModel:
@@ -209,10 +229,13 @@ def _folder(config: TrainRewardConfig) -> Path:
     return prepare_output_dir(path, resume=config.resume)
 
 
-def _announce(config: TrainRewardConfig, trainer: RewardTrainer, folder: Path) -> None:
+def _announce(
+    config: TrainRewardConfig, trainer: RewardTrainer | RewardFitter, folder: Path
+) -> None:
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    how = f"{parameters:,} trained parameters" if parameters else "fitted without gradient steps"
     print(
-        f"{trainer.model.name}: {parameters:,} trained parameters, views "
+        f"{trainer.model.name}: {how}, views "
         f"{', '.join(config.reward_model.views)}; {trainer.count} training and "
         f"{len(trainer.validation)} validation episodes\nrun folder: {folder}"
     )
@@ -230,6 +253,8 @@ def _closing(config: TrainRewardConfig, folder: Path, best: Path) -> None:
             f"--reward.path=REWARD_RUN --dataset.root={config.dataset.label()}"
         )
         return
+    if (folder / "steps.png").is_file():
+        print(f"{model.card.extra['steps']} steps: {folder / 'steps.png'}")
     print(
         f"best checkpoint: {best}\n\nnext:\n"
         f"  er eval-reward --reward_model.path={folder} --dataset.root=UNSEEN_EPISODES\n"
