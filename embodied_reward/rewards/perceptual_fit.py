@@ -60,7 +60,8 @@ class Demo:
         first = self.present.argmax(0)
         rows = np.where(rows < 0, first, rows)
         held = np.take_along_axis(self.features, rows[:, :, None], 0)
-        return np.where(self.present.any(0)[:, None], held, 0.0).reshape(len(self), -1)
+        ever = np.any(self.present, axis=0, keepdims=True).T
+        return np.where(ever, held, 0.0).reshape(len(self), -1)
 
     def rows(self, bounds: Int64) -> Int64:
         """Return boundaries in rows of the episode, from 0 to its length."""

@@ -124,7 +124,7 @@ class TransformersEncoder(Encoder):
         self.statistics = {"mean": list(mean), "std": list(std)}
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.dim = _width(model.config)
+        self.dim = int(_width(model.config) or 0)
         if freeze:
             self.model.requires_grad_(False).eval()
 
