@@ -125,6 +125,7 @@ class PerceptualModel(VisualModel, FittedModel):
                 f"none of the {len(episodes)} training episodes is successful; steps are found in "
                 "demonstrations, add some"
             )
+        check_lengths(solved, self.config)
         encoder, old = self.network.encoder, self.network.encoder.columns
         encoder.columns = old[:0]
         try:
@@ -140,7 +141,6 @@ class PerceptualModel(VisualModel, FittedModel):
         for episode in episodes:
             demos.append(self._demo(episode))
             progress(len(demos), len(episodes) + 1)
-        check_lengths(demos, self.config)
         tried = 0 if self.config.steps else largest_number(demos, self.config) - 1
         total, done = len(demos) + tried + 1, len(demos)
 
@@ -243,16 +243,25 @@ class PerceptualModel(VisualModel, FittedModel):
         """Return R_g of every step, Float64["t g"] in [0, 1]; NaN where no camera works."""
         return self._rewards(*split_presence(self.episode_features(episode)))
 
-    def _rewards(self, features: Tensor, present: Tensor) -> Float64:
-        """Return R_g Float64["n g"] of Tensor["n v k"]; only views that are present count."""
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """See the base class: the sum over steps, before it is scaled and clipped."""
+        rewards = torch.exp(-0.5 * self._distances(*split_presence(features)))
+        weights = 2.0 ** torch.arange(1, self.steps, device=rewards.device)
+        return rewards[:, 1:] @ weights / weights.sum()
+
+    def _distances(self, features: Tensor, present: Tensor) -> Tensor:
+        """Return Tensor["n g"] of Tensor["n v k"], mean over the views that are present."""
         off = [
             (features[:, v, self.chosen[v]] - self.centre[v]) / self.spread[v]
             for v in range(len(self.config.views))
         ]
         far = torch.stack([o.square().mean(-1) for o in off], 1)
         seen = (present & self.fitted).unsqueeze(-1)
-        mean = torch.where(seen, far, 0.0).sum(1) / seen.sum(1)
-        return torch.exp(-0.5 * mean.cpu().double()).numpy()
+        return torch.where(seen, far, 0.0).sum(1) / seen.sum(1)
+
+    def _rewards(self, features: Tensor, present: Tensor) -> Float64:
+        """Return R_g Float64["n g"] of Tensor["n v k"]; NaN without a view."""
+        return torch.exp(-0.5 * self._distances(features, present).cpu().double()).numpy()
 
     def _read(self, features: Tensor, present: Tensor) -> tuple[Float64, Float64]:
         """Return potential and uncertainty, each Float64["n"]; NaN without a view."""

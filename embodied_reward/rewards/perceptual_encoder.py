@@ -85,8 +85,8 @@ def _places(depth: Tensor, grid: int) -> Tensor:
     """Return Tensor["n k"]: a map Tensor["n c h w"] averaged over its places."""
     if depth.ndim == 2:
         return depth
-    size = [min(grid, side) for side in depth.shape[-2:]]
-    return F.adaptive_avg_pool2d(depth, size).flatten(1)
+    height, width = depth.shape[-2:]
+    return F.adaptive_avg_pool2d(depth, (min(grid, height), min(grid, width))).flatten(1)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from embodied_reward.math.segmentation import choose_steps, segment
 from embodied_reward.math.statistics import spearman
 from embodied_reward.math.step_reward import combine, fit_steps
 from embodied_reward.rewards.perceptual_config import PerceptualConfig
-from embodied_reward.types import Bool, Float32, Float64, Int64
+from embodied_reward.types import Bool, Episode, Float32, Float64, Int64
 
 CHUNK = 8192
 """Features that are ranked at once, which bounds the memory."""
@@ -60,7 +60,8 @@ class Demo:
         first = self.present.argmax(0)
         rows = np.where(rows < 0, first, rows)
         held = np.take_along_axis(self.features, rows[:, :, None], 0)
-        return np.where(self.present.any(0)[:, None], held, 0.0).reshape(len(self), -1)
+        ever = np.any(self.present, axis=0, keepdims=True).T
+        return np.where(ever, held, 0.0).reshape(len(self), -1)
 
     def rows(self, bounds: Int64) -> Int64:
         """Return boundaries in rows of the episode, from 0 to its length."""
@@ -113,18 +114,19 @@ def discover(demos: Sequence[Demo], steps: int, config: PerceptualConfig) -> lis
     return [cut(demo) for demo in demos]
 
 
-def check_lengths(demos: Sequence[Demo], config: PerceptualConfig) -> None:
+def check_lengths(episodes: Sequence[Episode], config: PerceptualConfig) -> None:
     """Refuse demonstrations that are too short. Raises DatasetError naming the episode."""
     steps = config.steps or 2
-    for demo in demos:
-        least = steps * max(config.shortest, 1)
-        if len(demo) < least:
-            many = "" if config.shortest < 2 else f" of at least {config.shortest} frames"
+    each = max(config.shortest, 1)
+    for episode in episodes:
+        count = min(len(episode), config.frames)
+        if count < steps * each:
+            few = f"{len(episode)} frame{'s' * (len(episode) != 1)}"
+            few += "" if count == len(episode) else f", of which {count} are looked at"
             raise DatasetError(
-                f"{demo.source} has {demo.length} frame{'s' * (demo.length != 1)}"
-                f"{'' if len(demo) == demo.length else f', of which {len(demo)} are looked at'}, "
-                f"too few for {steps} steps{many}; leave the episode out with --dataset.episodes, "
-                "or ask for fewer steps with --reward_model.steps"
+                f"{episode.source} has {few}, too few for {steps} steps"
+                f"{f' of at least {each} frames' if each > 1 else ''}; leave the episode out with "
+                "--dataset.episodes, or ask for fewer steps with --reward_model.steps"
             )
 
 

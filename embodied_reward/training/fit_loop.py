@@ -59,14 +59,20 @@ class RewardFitter:
         return (self.checkpoints / "best").resolve()
 
     def _fit(self, progress: bool) -> None:
-        # A bar per unit of work, which only the model knows.
-        with tqdm(unit="part", disable=not progress, desc="train-reward") as bar:
+        bar: tqdm | None = None
 
-            def advance(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
+        def advance(done: int, total: int) -> None:
+            nonlocal bar
+            # Only the model knows how much there is to do, and it refuses bad data before.
+            bar = bar or tqdm(unit="part", disable=not progress, desc="train-reward")
+            bar.total = total
+            bar.update(done - bar.n)
 
+        try:
             logs = self.model.fit(self.training, progress=advance)
+        finally:
+            if bar is not None:
+                bar.close()
         self.model.illustrate(self.training, self.folder)
         rows = validation_metrics(self.model, None, self.validation, self.config)
         tracker = Tracker(self.folder, step=1)

@@ -97,7 +97,8 @@ class ConvEncoder(Encoder):
 
     def depths(self, images: Tensor) -> list[Tensor]:
         """See the base class: the output of every ReLU, and of the whole encoder."""
-        found, now = [], images * 2 - 1
+        low, high = PIXEL_RANGE
+        found, now = [], images * (high - low) + low
         for layer in self.body:
             now = layer(now)
             if isinstance(layer, nn.ReLU):
@@ -123,7 +124,7 @@ class TransformersEncoder(Encoder):
         self.statistics = {"mean": list(mean), "std": list(std)}
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.dim = _width(model.config)
+        self.dim = int(_width(model.config) or 0)
         if freeze:
             self.model.requires_grad_(False).eval()
 

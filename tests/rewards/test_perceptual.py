@@ -304,3 +304,14 @@ def test_an_unfitted_model_and_an_ensemble_of_fitted_ones_are_refused():
         PerceptualModel.create(config()).score_episode(staged(0)[0])
     with pytest.raises(ConfigError, match="gradient"):
         EnsembleModel.create(EnsembleConfig(views=VIEWS, member=config()))
+
+
+def test_what_a_saliency_map_explains_has_gradients_and_the_potentials_order(model):
+    episode, _ = staged(100)
+    features = model.episode_features(episode).clone().requires_grad_()
+    level = model.level(features, features[:1])
+    level.sum().backward()
+    assert features.grad.abs().sum() > 0
+    want = model.score_episode(episode).potential * float(model.top)
+    below = want < float(model.top) * 0.999
+    np.testing.assert_allclose(level.detach().numpy()[below], want[below], atol=1e-5)
