@@ -214,7 +214,9 @@ def _read(source: Source, number: int, position: int, views: Sequence[str]) -> E
 
 
 def _float(array: np.ndarray) -> Float32:
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # A double too large for a float becomes infinite, which `check_dataset` reports.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _optional(array: np.ndarray | None) -> Float32 | None:

@@ -260,7 +260,8 @@ def _length(root: Path, index: int, clips: dict[str, Clip]) -> int:
 def _probe(path: Path) -> Clip:
     with _opened(path) as container:
         stream = container.streams.video[0]
-        size = (stream.codec_context.height, stream.codec_context.width)
+        codec = stream.codec_context  # None where the codec's name is damaged
+        size = (codec.height, codec.width) if codec else (0, 0)
         if not 0 < min(size) <= max(size) <= limits.SIDE:
             raise DatasetError(
                 f"video '{path}' declares pictures of {size[0]}x{size[1]} pixels; "
