@@ -28,7 +28,6 @@ REWARDS: dict[str, type[RewardModel]] = {
     "perceptual": PerceptualModel,
     "rapl": RaplModel,
     "rlhf": RlhfModel,
-    "perceptual": PerceptualModel,
     "ensemble": EnsembleModel,
     "success": SuccessModel,
 }
