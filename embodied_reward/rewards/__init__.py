@@ -45,8 +45,6 @@ __all__ = [
     "PerceptualModel",
     "RaplConfig",
     "RaplModel",
-    "PerceptualConfig",
-    "PerceptualModel",
     "RemainingTimeConfig",
     "RemainingTimeModel",
     "RewardModel",
