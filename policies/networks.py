@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from embodied_reward.types import Float32
 
+from .actors import ResidualActor, SquashedActor
+
 SCALE_FLOOR = 0.1  # one demonstration moves little; a smaller scale saturates the inputs
 
 
@@ -104,17 +106,29 @@ class EnsembleCritic(BaseModel):
 
 
 class LayerNormSACPolicy(SACPolicy):
-    """SB3's SAC policy with `EnsembleCritic` and standardised input.
+    """SB3's SAC policy with `EnsembleCritic`, `SquashedActor` and standardised input.
 
     Args:
         layer_norm: LayerNorm in the critics.
+        residual_bound: makes the actor a `ResidualActor` with this bound; 0 does not.
         kwargs: see `SACPolicy`.
     """
 
-    def __init__(self, *args: Any, layer_norm: bool = True, **kwargs: Any) -> None:
-        self._layer_norm = layer_norm
+    actor: SquashedActor
+
+    def __init__(
+        self, *args: Any, layer_norm: bool = True, residual_bound: float = 0.0, **kwargs: Any
+    ) -> None:
+        self._layer_norm, self._residual_bound = layer_norm, residual_bound
         kwargs.setdefault("features_extractor_class", StandardizedInput)
         super().__init__(*args, **kwargs)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Return an actor of `actors.py` in place of SB3's."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        bound = self._residual_bound
+        actor = ResidualActor(**kwargs, bound=bound) if bound else SquashedActor(**kwargs)
+        return actor.to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Return the ensemble in place of SB3's list of networks."""
@@ -122,4 +136,5 @@ class LayerNormSACPolicy(SACPolicy):
         return EnsembleCritic(**kwargs, layer_norm=self._layer_norm).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "layer_norm": self._layer_norm}
+        ours = {"layer_norm": self._layer_norm, "residual_bound": self._residual_bound}
+        return {**super()._get_constructor_parameters(), **ours}

@@ -22,8 +22,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embodied_reward.errors import NonFiniteError
+from embodied_reward.errors import ConfigError, NonFiniteError
 
+from .actors import SquashedActor
 from .bc import LARGEST_TARGET, clone
 from .config import SACConfig
 from .demos import Transitions
@@ -31,7 +32,6 @@ from .guard import refuse_rescaled_rewards
 from .networks import EnsembleCritic, LayerNormSACPolicy, input_statistics
 from .replay import DemoReplayBuffer, Relabel, Trajectory
 
-_LOG_2PI_HALF = 0.5 * math.log(2 * math.pi)
 MAX_GRADIENT = 10.0
 
 
@@ -48,6 +48,7 @@ class DemoSAC(SAC):
     """
 
     replay_buffer: DemoReplayBuffer  # type: ignore[assignment]
+    actor: SquashedActor
     critic: EnsembleCritic  # type: ignore[assignment]
     critic_target: EnsembleCritic  # type: ignore[assignment]
 
@@ -104,7 +105,7 @@ class DemoSAC(SAC):
 
     def _update_critic(self, batch: ReplayBufferSamples) -> tuple[float, float]:
         with torch.no_grad():
-            action, log_prob = sample_action(self.actor, batch.next_observations)
+            action, log_prob = self.actor.sample(batch.next_observations)
             value = self.critic_target.values(batch.next_observations, action).amin(dim=0)
             if self.backup_entropy:
                 value = value - self._alpha() * log_prob
@@ -117,7 +118,7 @@ class DemoSAC(SAC):
 
     def _update_actor(self, batch: ReplayBufferSamples) -> None:
         obs, alpha = batch.observations, self._alpha()
-        action, log_prob = sample_action(self.actor, obs)
+        action, log_prob = self.actor.sample(obs)
         for p in self.critic.parameters():
             p.requires_grad_(False)
         value = self.critic.values(obs, action).amin(dim=0)
@@ -135,7 +136,7 @@ class DemoSAC(SAC):
         n, weight = self.replay_buffer.demo_rows(len(batch.actions)), self._cloning_weight()
         if n == 0 or weight == 0:
             return 0.0
-        mean = torch.tanh(self.actor.get_action_dist_params(batch.observations[:n])[0])
+        mean = self.actor.aim(batch.observations[:n])
         target = batch.actions[:n].clamp(-LARGEST_TARGET, LARGEST_TARGET)
         return weight * F.mse_loss(mean, target)
 
@@ -178,20 +179,6 @@ class DemoSAC(SAC):
         optimizer.step()
 
 
-def sample_action(actor: Any, obs: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw reparametrised actions [b a] in (-1, 1) and their log-density [b].
-
-    The density of a = tanh(u) is that of u times 1 / (1 - tanh(u)^2), written as
-    2 (log 2 - u - softplus(-2u)), which does not lose precision where tanh saturates.
-    """
-    mean, log_std, _ = actor.get_action_dist_params(obs)
-    noise = torch.randn_like(mean)
-    u = mean + log_std.exp() * noise
-    log_normal = -0.5 * noise.square() - log_std - _LOG_2PI_HALF
-    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
-    return torch.tanh(u), (log_normal - log_slope).sum(dim=1)
-
-
 def build_sac(
     config: SACConfig,
     env: VecEnv,
@@ -215,6 +202,11 @@ def build_sac(
     """
     config.check()
     refuse_rescaled_rewards(env)
+    if config.residual_bound and demos is None:
+        raise ConfigError(
+            "--policy.residual_bound corrects a cloned policy: give demonstrations to clone "
+            "(--dataset.root=DEMOS)"
+        )
     warm = demos is not None and config.bc_steps > 0
     size = math.prod(env.action_space.shape or (1,))
     target = -size / 2 if config.target_entropy is None else config.target_entropy
@@ -272,6 +264,7 @@ def policy_kwargs(config: SACConfig, demos: Transitions | None = None) -> dict[s
         "net_arch": list(config.net_arch),
         "n_critics": config.n_critics,
         "layer_norm": config.layer_norm,
+        "residual_bound": config.residual_bound,
         "features_extractor_kwargs": {} if demos is None else input_statistics(demos.obs),
         "optimizer_kwargs": {"fused": config.device == "cpu"},
     }
