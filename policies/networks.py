@@ -60,9 +60,11 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply layer k to x[k]."""
-        return torch.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Apply layer k to x[k], or layer members[k] where members Tensor["m"] are given."""
+        if members is None:
+            return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[members], x, self.weight[members])
 
 
 class EnsembleCritic(BaseModel):
@@ -91,14 +93,17 @@ class EnsembleCritic(BaseModel):
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(EnsembleLinear(n_critics, i, o) for i, o in pairs)
 
-    def values(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return Q [n b] of observations [b o] and actions [b a] in [-1, 1]."""
+    def values(self, obs: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
+        """Return Q [n b] of observations [b o] and actions [b a] in [-1, 1].
+
+        With `members`, Tensor["m"], only these are evaluated: [m b].
+        """
         x = torch.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
-        x = x.expand(self.n_critics, *x.shape)
+        x = x.expand(self.n_critics if members is None else len(members), *x.shape)
         for layer in list(self.layers)[:-1]:
-            x = layer(x)
+            x = layer(x, members)
             x = F.relu(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
-        return self.layers[-1](x).squeeze(-1)
+        return self.layers[-1](x, members).squeeze(-1)
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """Return one [b 1] per critic, as Stable-Baselines3's critics do."""

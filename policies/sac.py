@@ -12,6 +12,7 @@ Where it leaves SB3's SAC (Haarnoja et al. 2018), and why:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class DemoSAC(SAC):
         actor_starts: decisions before the actor and the entropy coefficient are updated.
         warm_start: act with the policy from the first decision (it was cloned).
         backup_entropy: entropy bonus in the critic's target, as in the SAC paper.
+        target_critics: random critics whose minimum is an update's target; 0 takes all.
         bc_weight: weight of the cloning term.
         bc_decay_steps: decisions until that weight reaches zero; 0 keeps it.
         kwargs: see SB3's `SAC`.
@@ -58,12 +60,13 @@ class DemoSAC(SAC):
         actor_starts: int = 0,
         warm_start: bool = False,
         backup_entropy: bool = True,
+        target_critics: int = 0,
         bc_weight: float = 0.0,
         bc_decay_steps: int = 0,
         **kwargs: Any,
     ) -> None:
         self.actor_starts, self.warm_start = actor_starts, warm_start
-        self.backup_entropy = backup_entropy
+        self.backup_entropy, self.target_critics = backup_entropy, target_critics
         self.bc_weight, self.bc_decay_steps = bc_weight, bc_decay_steps
         super().__init__(*args, **kwargs)
 
@@ -76,19 +79,30 @@ class DemoSAC(SAC):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update the critics `gradient_steps` times and then the actor once."""
         self.policy.set_training_mode(True)
-        optimizers = [self.actor.optimizer, self.critic.optimizer]
-        self._update_learning_rate(optimizers)
-        batch, critic_loss, values = None, 0.0, 0.0
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)
-            critic_loss, values = self._update_critic(batch)
-            self._update_target()
-        self._n_updates += gradient_steps
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        batches = self.replay_buffer.sample_many(gradient_steps, batch_size)
+        drawn = self._next(batches)
+        losses = [self._update_critic(*given) for given in zip(batches, *drawn, strict=True)]
+        self._n_updates += len(losses)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/critic_loss", critic_loss)
-        self.logger.record("train/q_mean", values)
-        if batch is not None and self.num_timesteps > self.actor_starts:
-            self._update_actor(batch)
+        if not batches:
+            return
+        loss, value = losses[-1]
+        self.logger.record("train/critic_loss", loss.item())
+        self.logger.record("train/q_mean", value.item())
+        if self.num_timesteps > self.actor_starts:
+            self._update_actor(batches[-1])
+
+    @torch.no_grad()
+    def _next(self, batches: list[ReplayBufferSamples]) -> tuple[Sequence[Tensor], ...]:
+        """Draw all batches' next actions and their entropy bonus: the actor stands still."""
+        if not batches:
+            return (), ()
+        obs = torch.cat([batch.next_observations for batch in batches])
+        action, log_prob = self.actor.sample(obs)
+        bonus = -self._alpha() * log_prob if self.backup_entropy else torch.zeros_like(log_prob)
+        size = len(batches[0].next_observations)
+        return action.split(size), bonus.split(size)
 
     def exchange_potential(
         self, own: Trajectory, version: str, demo: Trajectory | None = None
@@ -103,29 +117,35 @@ class DemoSAC(SAC):
         self.logger.record("reward/potential_jump", jump)
         return jump
 
-    def _update_critic(self, batch: ReplayBufferSamples) -> tuple[float, float]:
+    def _update_critic(
+        self, batch: ReplayBufferSamples, action: Tensor, bonus: Tensor
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            action, log_prob = self.actor.sample(batch.next_observations)
-            value = self.critic_target.values(batch.next_observations, action).amin(dim=0)
-            if self.backup_entropy:
-                value = value - self._alpha() * log_prob
+            value = self.critic_target.values(batch.next_observations, action, self._subset())
             discount = self.gamma if batch.discounts is None else batch.discounts[:, 0]
-            target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * discount * value
+            future = (1 - batch.dones[:, 0]) * discount * (value.amin(dim=0) + bonus)
+            target = batch.rewards[:, 0] + future
         predicted = self.critic.values(batch.observations, batch.actions)
         loss = 0.5 * (predicted - target).square().mean(dim=1).sum()
         self._descend(self.critic, self.critic.optimizer, loss, "critic")
-        return loss.item(), predicted.detach().mean().item()
+        self._update_target()
+        return loss.detach(), predicted.detach().mean()
+
+    def _subset(self) -> Tensor | None:
+        """Draw the critics whose minimum is the target, anew for every update; None for all."""
+        n, count = self.critic.n_critics, self.target_critics
+        return torch.randperm(n, device=self.device)[:count] if 0 < count < n else None
 
     def _update_actor(self, batch: ReplayBufferSamples) -> None:
         obs, alpha = batch.observations, self._alpha()
         action, log_prob = self.actor.sample(obs)
-        for p in self.critic.parameters():
-            p.requires_grad_(False)
-        value = self.critic.values(obs, action).amin(dim=0)
+        self.critic.requires_grad_(False)
+        values = self.critic.values(obs, action)
+        # With random subsets the actor climbs the ensemble's mean, as in REDQ.
+        value = values.amin(dim=0) if self._subset() is None else values.mean(dim=0)
         loss = (alpha * log_prob - value).mean() + self._cloning_term(batch)
         self._descend(self.actor, self.actor.optimizer, loss, "actor")
-        for p in self.critic.parameters():
-            p.requires_grad_(True)
+        self.critic.requires_grad_(True)
         entropy = -log_prob.detach().mean()
         self._update_alpha(entropy)
         self.logger.record("train/actor_loss", loss.item())
@@ -161,16 +181,15 @@ class DemoSAC(SAC):
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        pairs = zip(self.critic_target.parameters(), self.critic.parameters(), strict=True)
-        for theirs, ours in pairs:
-            theirs.lerp_(ours, self.tau)
+        theirs, ours = (list(c.parameters()) for c in (self.critic_target, self.critic))
+        torch._foreach_lerp_(theirs, ours, self.tau)
 
     def _descend(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, name: str
     ) -> None:
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT, foreach=True)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise NonFiniteError(
                 f"the {name}'s loss is {loss.item()} (gradient norm {norm.item()}) at decision "
@@ -235,6 +254,7 @@ def build_sac(
         actor_starts=config.actor_starts if warm else 0,
         warm_start=warm,
         backup_entropy=config.backup_entropy,
+        target_critics=config.target_critics,
         bc_weight=config.bc_weight if replay_demos else 0.0,
         bc_decay_steps=config.bc_decay_steps,
         seed=seed,
