@@ -242,14 +242,7 @@ def build_sac(
         ent_coef=config.ent_coef,
         target_entropy=target,
         replay_buffer_class=DemoReplayBuffer,
-        replay_buffer_kwargs={
-            "demos": demos if replay_demos else None,
-            "demo_fraction": config.demo_fraction,
-            "relabel": relabel,
-            "n_steps": config.n_steps,
-            "gamma": config.gamma,
-            "seed": seed,
-        },
+        replay_buffer_kwargs=_replay_kwargs(config, demos if replay_demos else None, relabel, seed),
         policy_kwargs=policy_kwargs(config, demos),
         actor_starts=config.actor_starts if warm else 0,
         warm_start=warm,
@@ -264,6 +257,19 @@ def build_sac(
         assert demos is not None
         _warm_start(model, config, demos, seed)
     return model
+
+
+def _replay_kwargs(
+    config: SACConfig, demos: Transitions | None, relabel: Relabel | None, seed: int
+) -> dict[str, Any]:
+    return {
+        "demos": demos,
+        "demo_fraction": config.demo_fraction,
+        "relabel": relabel,
+        "n_steps": config.n_steps,
+        "gamma": config.gamma,
+        "seed": seed,
+    }
 
 
 def _warm_start(model: DemoSAC, config: SACConfig, demos: Transitions, seed: int) -> None:
