@@ -70,7 +70,7 @@ def test_rows_know_the_variant_that_the_environment_named(build):
         obs = np.full((1, 4), k, np.float32)
         done = np.array([False])
         buffer.add(obs, obs, np.zeros((1, 2)), np.zeros(1), done, [{"variant": k % 3}])
-    batch, variants = buffer.sample_with_variants(64)
+    (batch,), variants = buffer.sample_with_variants(1, 64)
     own = batch.observations[32:, 0].numpy().astype(int)
     assert (variants[32:] == own % 3).all()
     # Demonstrations come first and carry the number of their data set.
@@ -88,12 +88,9 @@ def test_weights_reach_critic_and_actor_and_ones_change_nothing(build):
 
     only = Fixed(lambda v: 2.0 * (v == 0).float())
     first, second = build(only), build(Fixed(only.rule))
-    mask = second.replay_buffer.demos.variant == 1
-    obs = second.replay_buffer.demos.obs.copy()
-    action = second.replay_buffer.demos.action.copy()
-    obs[mask], action[mask] = 0.1, -0.5
-    changed = dataclasses.replace(second.replay_buffer.demos, obs=obs, action=action)
-    second.replay_buffer.demos = changed
+    table = second.replay_buffer._table
+    odd = table["variants"] == 1
+    table["observations"][odd], table["actions"][odd] = 0.1, -0.5
     first.actor_starts = second.actor_starts = -1
     # The entropy coefficient is not weighed, so it is fixed here.
     for model in (first, second):
