@@ -333,7 +333,8 @@ def policy_table(rows: Sequence[dict]) -> str:
     for key in dict.fromkeys((r["task"], r["method"], r["mode"]) for r in rows):
         curves = [np.array(r["curve"])[:, 1] for r in rows if key == label(r)]
         cells = [spread([float(f(c)) for c in curves]) for f in (_first, _mean, _last)]
-        name = f"{key[0]}: {TITLES[key[1]]} | {key[2]} | {len(curves)}"
+        mode = {"true": "oracle", "success": "success"}.get(key[1], key[2])
+        name = f"{key[0]}: {TITLES[key[1]]} | {mode} | {len(curves)}"
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -409,7 +410,7 @@ def _draw_curves(axis, rows: Sequence[dict], mode: str, task: str) -> None:  # n
             style = {"color": COLOURS[method], "ls": "--" if lines else "-"}
             axis.plot(curves[0][:, 0], success, label=TITLES[method], **style)
     axis.set(ylim=(-0.02, 1.02))
-    axis.set_title(f"{task}: SAC, {BUDGET_OF_POLICIES} preferences, '{mode}'", fontsize=9)
+    axis.set_title(f"{task}: SAC, {BUDGET_OF_POLICIES}, '{mode}'", fontsize=9)
     axis.set_xlabel("decisions", fontsize=8)
     axis.set_ylabel("success", fontsize=8)
 

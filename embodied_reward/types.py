@@ -41,6 +41,8 @@ class Episode:
         source: where it came from, for messages ("path#episode").
         length: number of rows t.
         keyframes: annotated sub-task boundaries K_0..K_N, increasing rows; None if unannotated.
+        variant: which of several opened datasets it comes from, from 0; one dataset is recorded
+            in one variant of the world.
     """
 
     views: Mapping[str, UInt8]
@@ -56,6 +58,7 @@ class Episode:
     success_frames: Bool | None = None
     progress: Float32 | None = None
     keyframes: Int64 | None = None
+    variant: int = 0
 
     def __len__(self) -> int:
         return self.length

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from embodied_reward.errors import EnvError, MissingDependencyError, did_you_mean
-from embodied_reward.types import Bool, Float64, Int32, UInt8
+from embodied_reward.types import Bool, Float32, Float64, Int32, UInt8
 
 from .dress import Dress, Shot
 
@@ -204,7 +204,9 @@ class ViewRenderer:
         self._renderer.update_scene(data, camera.name)
         self._model.geom_group[:] = groups
         if dress is not None:
+            known = self._renderer.scene.ngeom
             dress.add(self._renderer.scene)
+            _without_number(self._renderer.scene, known)
         frame = self._renderer.render()
         if dress is not None and paint and dress.paints:
             frame = dress.paint(self._shot(frame, data, camera.name), self._model, data)
@@ -212,11 +214,9 @@ class ViewRenderer:
 
     def _shot(self, frame: UInt8, data: Any, camera: str) -> Shot:
         """Return the picture that was rendered last with what its camera knows."""
-        depth, view = np.empty(frame.shape[:2], np.float32), data.camera(camera)
-        renderer = self._renderer
-        load_mujoco().mjr_readPixels(None, depth, renderer._rect, renderer._mjr_context)
+        depth, view = self._depth(), data.camera(camera)
         focal = 0.5 * frame.shape[0] / np.tan(np.deg2rad(self._model.camera(camera).fovy[0]) / 2)
-        metres = metric_depth(self._model, depth[::-1])
+        metres = metric_depth(self._model, depth)
         return Shot(
             view=camera,
             frame=frame,
@@ -226,6 +226,33 @@ class ViewRenderer:
             focal=float(focal),
             sky=_SKY * self._model.vis.map.zfar * self._model.stat.extent,
         )
+
+    def _depth(self) -> Float32:
+        """Return the depth buffer of the picture that was rendered last, first row on top.
+
+        Where pixels have several samples, their depths are not those of the pixels' middles;
+        a second rendering in flat colours has one sample each.
+        """
+        mujoco, renderer = load_mujoco(), self._renderer
+        if self.quality == "full":
+            flags = renderer.scene.flags.copy()
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = True
+            renderer.scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = True
+            mujoco.mjr_render(renderer._rect, renderer.scene, renderer._mjr_context)
+            np.copyto(renderer.scene.flags, flags)
+        buffer = np.empty((renderer.height, renderer.width), np.float32)
+        mujoco.mjr_readPixels(None, buffer, renderer._rect, renderer._mjr_context)
+        return buffer[::-1]
+
+
+def _without_number(scene: Any, known: int) -> None:
+    """Let a segmentation show what was added to a scene as nothing of the model.
+
+    A geom's `segid` is what is drawn; MuJoCo leaves those of added geoms unset.
+    """
+    for k in range(known, scene.ngeom):
+        geom = scene.geoms[k]
+        geom.segid, geom.objid, geom.objtype = k, -1, -1
 
 
 def metric_depth(model: Any, buffer: Any) -> Float64:

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from stable_baselines3.common.distributions import DiagGaussianDistribution
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.sac.policies import Actor, SACPolicy
 from torch import Tensor, nn
 
 from embodied_reward.errors import NonFiniteError
 from embodied_reward.types import Float32
+
+from .networks import LayerNormSACPolicy
 
 # tanh never reaches 1: aiming beyond would drive its input, and so the gradients, out of reach.
 LARGEST_TARGET = 0.97
@@ -20,7 +21,7 @@ type Progress = Callable[[int, float], None]  # (gradient step, loss)
 
 
 def clone(
-    policy: SACPolicy | ActorCriticPolicy,
+    policy: LayerNormSACPolicy | ActorCriticPolicy,
     obs: Float32,
     actions: Float32,
     *,
@@ -37,7 +38,8 @@ def clone(
     spread collapses; the spread is then set to `std`, which RL starts to explore with.
 
     Args:
-        policy: SB3's SAC or PPO policy; its optimiser states are left alone.
+        policy: SAC's or SB3's PPO policy; its optimiser states are left alone. Of a residual
+            policy the base is fitted, while its residual is zero.
         obs: Float32["n o"].
         actions: Float32["n a"] scaled to [-1, 1].
         steps: gradient steps.
@@ -53,8 +55,10 @@ def clone(
     Raises:
         NonFiniteError: the loss became NaN or infinite.
     """
-    modules = _actor_modules(policy)
-    parameters = [p for m in modules for p in m.parameters()]
+    module = _cloned(policy)
+    parameters = list(module.parameters())
+    learned = [p.requires_grad for p in parameters]
+    module.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     rng = np.random.default_rng(seed)
@@ -71,34 +75,35 @@ def clone(
         schedule.step()
         if on_step:
             on_step(step, loss.item())
+    for p, before in zip(parameters, learned, strict=True):
+        p.requires_grad_(before)
     set_exploration(policy, std)
     with torch.no_grad():
         return (mean_action(policy, x) - y).square().mean().item()
 
 
-def mean_action(policy: SACPolicy | ActorCriticPolicy, obs: Tensor) -> Tensor:
+def mean_action(policy: LayerNormSACPolicy | ActorCriticPolicy, obs: Tensor) -> Tensor:
     """Return the deterministic action [b a] in [-1, 1], differentiably."""
-    if isinstance(policy, SACPolicy):
-        return torch.tanh(policy.actor.get_action_dist_params(obs)[0])
+    if isinstance(policy, LayerNormSACPolicy):
+        return policy.actor.aim(obs)
     distribution = policy.get_distribution(obs)
     assert isinstance(distribution, DiagGaussianDistribution)
     return distribution.distribution.mean
 
 
-def set_exploration(policy: SACPolicy | ActorCriticPolicy, std: float) -> None:
+def set_exploration(policy: LayerNormSACPolicy | ActorCriticPolicy, std: float) -> None:
     """Make the policy's spread `std` in every state."""
     with torch.no_grad():
-        if isinstance(policy, SACPolicy):
+        if isinstance(policy, LayerNormSACPolicy):
             head = policy.actor.log_std
             assert isinstance(head, nn.Linear)
             head.weight.zero_()
-            head.bias.fill_(float(np.log(std)))
+            head.bias.fill_(float(np.log(std / policy.actor.bound)))
         else:
             policy.log_std.fill_(float(np.log(std)))
 
 
-def _actor_modules(policy: SACPolicy | ActorCriticPolicy) -> list[nn.Module]:
-    if isinstance(policy, SACPolicy):
-        actor: Actor = policy.actor
-        return [actor.latent_pi, actor.mu]  # type: ignore[list-item]
-    return [policy.mlp_extractor.policy_net, policy.action_net]
+def _cloned(policy: LayerNormSACPolicy | ActorCriticPolicy) -> nn.Module:
+    if isinstance(policy, LayerNormSACPolicy):
+        return policy.actor.cloned()
+    return nn.ModuleList([policy.mlp_extractor.policy_net, policy.action_net])

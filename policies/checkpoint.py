@@ -133,8 +133,9 @@ def save_policy(model: BaseAlgorithm, spec: PolicySpec, folder: Path) -> None:
     target.mkdir(parents=True)
     (target / "config.json").write_text(json.dumps(spec.to_dict(), indent=1))
     safetensors.torch.save_model(model.policy, str(target / "model.safetensors"))
-    # The demonstrations and the reward are no part of the policy.
-    model.save(folder / "sb3_model.zip", exclude=["replay_buffer_kwargs", "rollout_buffer_kwargs"])
+    # Demonstrations, reward and what training remembers are no part of the policy.
+    ours = ["replay_buffer_kwargs", "rollout_buffer_kwargs", "sample_weights"]
+    model.save(folder / "sb3_model.zip", exclude=ours)
 
 
 def load_policy(path: Path | str, *, device: str = "cpu") -> Policy | DiffusionActor | SteeredActor:

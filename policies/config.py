@@ -90,7 +90,9 @@ class SACConfig(ActorCriticConfig):
     tau: float = 0.01
     """Polyak step of the target critics"""
     n_critics: int = 2
-    """critics in the ensemble; the target takes their minimum"""
+    """critics in the ensemble"""
+    target_critics: int = 0
+    """random critics whose minimum is an update's target (REDQ); 0 takes all of them"""
     layer_norm: bool = True
     """LayerNorm in the critics, which tames their extrapolation"""
     ent_coef: str = "auto_0.002"
@@ -105,6 +107,9 @@ class SACConfig(ActorCriticConfig):
     """weight of the cloning loss in the actor's, on the demonstrations of the batch"""
     bc_decay_steps: int = 0
     """decisions over which bc_weight falls linearly to zero; 0 keeps it"""
+    residual_bound: float = 0.0
+    """freeze the clone and learn a correction of at most this size, in the action range [-1, 1];
+    0 fine-tunes the clone itself"""
 
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
@@ -115,6 +120,21 @@ class SACConfig(ActorCriticConfig):
             raise ConfigError(f"--policy.n_steps must be at least 1, got {self.n_steps}")
         if self.gradient_steps < 1 or self.batch_size < 2:
             raise ConfigError("--policy.gradient_steps must be >= 1 and --policy.batch_size >= 2")
+        if not 0 <= self.target_critics <= self.n_critics or self.n_critics < 1:
+            raise ConfigError(
+                f"--policy.target_critics must be in [0, {self.n_critics}], the --policy.n_critics "
+                f"there are, got {self.target_critics}"
+            )
+        if not 0 <= self.residual_bound <= 2:
+            raise ConfigError(
+                f"--policy.residual_bound must be in [0, 2], got {self.residual_bound}; 2 reaches "
+                "every action from any other"
+            )
+        if self.residual_bound and self.bc_steps == 0:
+            raise ConfigError(
+                "--policy.residual_bound corrects a cloned policy, and --policy.bc_steps=0 clones "
+                "none: leave one of them out"
+            )
 
 
 @PolicyConfig.register_subclass("ppo")

@@ -27,6 +27,7 @@ class Transitions:
         timeout: Bool["n"], it ended without being terminal.
         episode: Int64["n"], position of its episode in the dataset.
         step: Int64["n"], position of s in its episode.
+        variant: Int64["n"], which of several opened datasets it comes from.
     """
 
     obs: Float32
@@ -39,6 +40,7 @@ class Transitions:
     timeout: Bool
     episode: Int64
     step: Int64
+    variant: Int64
 
     def __len__(self) -> int:
         return len(self.obs)
@@ -113,6 +115,7 @@ def _one(
         timeout=done & ~success[last],
         episode=np.full(last, index),
         step=np.arange(last),
+        variant=np.full(last, episode.variant),
     )
 
 

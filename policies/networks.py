@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from embodied_reward.types import Float32
 
+from .actors import ResidualActor, SquashedActor
+
 SCALE_FLOOR = 0.1  # one demonstration moves little; a smaller scale saturates the inputs
 
 
@@ -58,9 +60,11 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n, inputs, outputs).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(n, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply layer k to x[k]."""
-        return torch.baddbmm(self.bias, x, self.weight)
+    def forward(self, x: Tensor, members: Tensor | None = None) -> Tensor:
+        """Apply layer k to x[k], or layer members[k] where members Tensor["m"] are given."""
+        if members is None:
+            return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[members], x, self.weight[members])
 
 
 class EnsembleCritic(BaseModel):
@@ -89,14 +93,17 @@ class EnsembleCritic(BaseModel):
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.layers = nn.ModuleList(EnsembleLinear(n_critics, i, o) for i, o in pairs)
 
-    def values(self, obs: Tensor, actions: Tensor) -> Tensor:
-        """Return Q [n b] of observations [b o] and actions [b a] in [-1, 1]."""
+    def values(self, obs: Tensor, actions: Tensor, members: Tensor | None = None) -> Tensor:
+        """Return Q [n b] of observations [b o] and actions [b a] in [-1, 1].
+
+        With `members`, Tensor["m"], only these are evaluated: [m b].
+        """
         x = torch.cat([self.extract_features(obs, self.features_extractor), actions], dim=1)
-        x = x.expand(self.n_critics, *x.shape)
+        x = x.expand(self.n_critics if members is None else len(members), *x.shape)
         for layer in list(self.layers)[:-1]:
-            x = layer(x)
+            x = layer(x, members)
             x = F.relu(F.layer_norm(x, x.shape[-1:]) if self.layer_norm else x)
-        return self.layers[-1](x).squeeze(-1)
+        return self.layers[-1](x, members).squeeze(-1)
 
     def forward(self, obs: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """Return one [b 1] per critic, as Stable-Baselines3's critics do."""
@@ -104,17 +111,29 @@ class EnsembleCritic(BaseModel):
 
 
 class LayerNormSACPolicy(SACPolicy):
-    """SB3's SAC policy with `EnsembleCritic` and standardised input.
+    """SB3's SAC policy with `EnsembleCritic`, `SquashedActor` and standardised input.
 
     Args:
         layer_norm: LayerNorm in the critics.
+        residual_bound: makes the actor a `ResidualActor` with this bound; 0 does not.
         kwargs: see `SACPolicy`.
     """
 
-    def __init__(self, *args: Any, layer_norm: bool = True, **kwargs: Any) -> None:
-        self._layer_norm = layer_norm
+    actor: SquashedActor
+
+    def __init__(
+        self, *args: Any, layer_norm: bool = True, residual_bound: float = 0.0, **kwargs: Any
+    ) -> None:
+        self._layer_norm, self._residual_bound = layer_norm, residual_bound
         kwargs.setdefault("features_extractor_class", StandardizedInput)
         super().__init__(*args, **kwargs)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Return an actor of `actors.py` in place of SB3's."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        bound = self._residual_bound
+        actor = ResidualActor(**kwargs, bound=bound) if bound else SquashedActor(**kwargs)
+        return actor.to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Return the ensemble in place of SB3's list of networks."""
@@ -122,4 +141,5 @@ class LayerNormSACPolicy(SACPolicy):
         return EnsembleCritic(**kwargs, layer_norm=self._layer_norm).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "layer_norm": self._layer_norm}
+        ours = {"layer_norm": self._layer_norm, "residual_bound": self._residual_bound}
+        return {**super()._get_constructor_parameters(), **ours}

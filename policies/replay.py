@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
 from embodied_reward.errors import CheckpointError, ConfigError, EnvError, NonFiniteError
@@ -30,7 +32,9 @@ _ARRAYS = (
     "next_potentials",
     "episode_ids",
     "episode_steps",
+    "variants",
 )
+_INPUTS = ("observations", "actions", "next_observations")
 
 
 class DemoReplayBuffer(ReplayBuffer):
@@ -40,7 +44,11 @@ class DemoReplayBuffer(ReplayBuffer):
     at sample time: a potential that is exchanged later (`exchange`) never mixes with shaping
     from an older one (mixed potentials do not telescope). `rewards` holds base rewards only.
 
-    The first rows of a sampled batch are the demonstrations (`demo_rows` of them).
+    Transitions are rows of one table, the demonstrations last: one gather draws all batches of a
+    decision. SB3's arrays are views of it.
+
+    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). `variants`
+    holds `info["variant"]` of every transition, 0 where the environment names none.
 
     Args:
         demos: transitions with actions scaled to [-1, 1]; None for none.
@@ -55,6 +63,12 @@ class DemoReplayBuffer(ReplayBuffer):
         seed: of the buffer's own generator.
         kwargs: see `ReplayBuffer`.
     """
+
+    potentials: Float64
+    next_potentials: Float64
+    episode_ids: Int64
+    episode_steps: Int64
+    variants: Int64
 
     def __init__(
         self,
@@ -73,18 +87,35 @@ class DemoReplayBuffer(ReplayBuffer):
         super().__init__(buffer_size, observation_space, action_space, *args, **kwargs)
         if n_steps < 1:
             raise ConfigError(f"n_steps must be at least 1, got {n_steps}")
+        if self.optimize_memory_usage:
+            raise ConfigError("this replay buffer stores both observations of a transition")
         self.demos, self.relabel = demos, relabel
         self.n_steps, self.gamma = n_steps, gamma
         self.demo_fraction = demo_fraction if demos is not None else 0.0
         self.generator = np.random.default_rng(seed)
-        shape = (self.buffer_size, self.n_envs)
-        self.potentials: Float64 = np.zeros(shape)
-        self.next_potentials: Float64 = np.zeros(shape)
-        self.episode_ids: Int64 = np.full(shape, -1)
-        self.episode_steps: Int64 = np.zeros(shape, np.int64)
+        self._own = self.buffer_size * self.n_envs
+        kind = _row_type(observation_space, action_space)
+        self._table = np.zeros(self._own + (0 if demos is None else len(demos)), kind)
+        self._bind()
+        self.episode_ids[:] = -1
+        if demos is not None:
+            _pack(demos, self._table[self._own :])
         self.version = ""
         self._next_id = 0
         self._begin(np.ones(self.n_envs, bool))
+
+    def _bind(self) -> None:
+        """Make SB3's arrays views of the table: [buffer_size n_envs ...]."""
+        own = self._table[: self._own].reshape(self.buffer_size, self.n_envs)
+        for name in _ARRAYS:
+            setattr(self, name, own[name])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in _ARRAYS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._bind()
 
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: Any) -> None:
         """Store the base reward and the potentials that `LearnedRewardVecEnv` put in `infos`.
@@ -105,6 +136,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self._entered = np.array([info.get("potential", 0.0) for info in infos])
         self.next_potentials[self.pos] = self._entered
         self.episode_ids[self.pos], self.episode_steps[self.pos] = self._id, self._step
+        self.variants[self.pos] = [info.get("variant", 0) for info in infos]
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
@@ -134,50 +166,83 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def sample(self, batch_size: int, env: Any = None) -> ReplayBufferSamples:
         """Draw a batch; rewards are relabelled, `dones` are terminations only."""
+        return self.sample_many(1, batch_size)[0]
+
+    def sample_many(self, count: int, batch_size: int) -> list[ReplayBufferSamples]:
+        """Draw the batches that `count` calls of `sample` would, with one gather for all."""
+        return self.sample_with_variants(count, batch_size)[0]
+
+    def sample_with_variants(
+        self, count: int, batch_size: int
+    ) -> tuple[list[ReplayBufferSamples], Int64]:
+        """Draw batches, and say which variant of the world each row is from: Int64["count*b"]."""
+        if count == 0:
+            return [], np.zeros(0, np.int64)
         n = self.demo_rows(batch_size)
-        parts = [self._demo_part(n)] if n else []
-        if n < batch_size:
-            parts.append(self._own_part(batch_size - n))
-        columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        obs, action, next_obs, base, phi, phi_next, terminated, counted = columns
-        reward = base if self.relabel is None else self.relabel(base, phi, phi_next, terminated)
+        drawn = [part for _ in range(count) for part in self._draw(n, batch_size - n)]
+        first = np.concatenate(drawn)
+        samples = self._samples(first)
+        columns = [() if x is None else x.split(batch_size) for x in samples]
+        batches = [_batch(*batch) for batch in zip_longest(*columns)]
+        return batches, self._table["variants"][first]
+
+    def _draw(self, demos: int, own: int) -> tuple[Int64, Int64]:
+        """Return rows of the table, Int64["b"]: demonstrations, then the agent's own."""
+        draw = self.generator.integers
+        first = draw(len(self._table) - self._own, size=demos) if demos else np.zeros(0, int)
+        return self._own + first, draw(self.size() * self.n_envs, size=own) if own else first[:0]
+
+    def _samples(self, first: Int64) -> ReplayBufferSamples:
         if self.n_steps == 1:
-            data = (obs, action, next_obs, terminated, np.asarray(reward))
-            return ReplayBufferSamples(*(self._tensor(x) for x in data))
-        powers = self.gamma ** np.arange(self.n_steps)
-        total = (np.asarray(reward) * powers * counted).sum(axis=1, keepdims=True)
-        ended = np.asarray((terminated & counted).any(axis=1))[:, None]
+            rows = self._table.take(first)
+            words, terminated = self._words(rows), _terminated(rows)[:, None]
+            reward = self._reward(rows[:, None], terminated)
+            inputs = (words[name] for name in _INPUTS)
+            return _batch(*inputs, self._tensor(terminated), self._tensor(reward))
+        windows, counted = self._windows(first)
+        reward, terminated = self._window_rewards(windows)
+        total = (reward * self.gamma ** np.arange(self.n_steps) * counted).sum(1, keepdims=True)
+        ended = (terminated & counted).any(axis=1, keepdims=True)
         discounts = self.gamma ** counted.sum(axis=1, keepdims=True)
-        data = (obs, action, next_obs, ended, total)
-        return ReplayBufferSamples(*map(self._tensor, data), discounts=self._tensor(discounts))
+        last = windows[np.arange(len(first)), counted.sum(axis=1) - 1]
+        head, tail = (self._words(self._table.take(at)) for at in (first, last))
+        inputs = (head["observations"], head["actions"], tail["next_observations"])
+        return _batch(*inputs, *map(self._tensor, (ended, total, discounts)))
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    def _windows(self, first: Int64) -> tuple[Int64, Bool]:
+        """Return the rows Int64["b n"] from each first one on, and which follow without a gap."""
+        ahead, demos = np.arange(self.n_steps), (first >= self._own)[:, None]
+        own = (first[:, None] + ahead * self.n_envs) % self._own
+        last = len(self._table) - 1
+        rows = np.where(demos, np.minimum(first[:, None] + ahead, last), own)
+        episode, step = self._table["episode_ids"][rows], self._table["episode_steps"][rows]
+        straight = (episode == episode[:, :1]) & (step == step[:, :1] + ahead)
+        return rows, np.logical_and.accumulate(straight, axis=1)
+
+    def _window_rewards(self, rows: Int64) -> tuple[Float64, Bool]:
+        small = self._table[["rewards", "potentials", "next_potentials", "dones", "timeouts"]]
+        at = small[rows]
+        terminated = _terminated(at)
+        return self._reward(at, terminated), terminated
+
+    def _reward(self, rows: np.ndarray, terminated: Bool) -> Float64:
+        base = rows["rewards"].astype(np.float64)
+        if self.relabel is None:
+            return base
+        return self.relabel(base, rows["potentials"], rows["next_potentials"], terminated)
+
+    def _words(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return observations and actions of rows as parts of one tensor, without copies."""
+        words = torch.from_numpy(rows.view(np.float32).reshape(len(rows), -1)).to(self.device)
+        kinds: Any = rows.dtype.fields
+        found = {}
+        for name in _INPUTS:
+            kind, offset = kinds[name][:2]
+            found[name] = words[:, offset // 4 : (offset + kind.itemsize) // 4]
+        return found
+
+    def _tensor(self, array: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
-
-    def _demo_part(self, count: int) -> tuple[np.ndarray, ...]:
-        demos = self.demos
-        assert demos is not None
-        first = self.generator.integers(len(demos), size=count)
-        rows = np.minimum(first[:, None] + np.arange(self.n_steps), len(demos) - 1)
-        counted = _one_run(demos.episode[rows], demos.step[rows])
-        last = _last(rows, counted)
-        head = (demos.obs[first], demos.action[first], demos.next_obs[last])
-        base = demos.base_reward[rows].astype(np.float64)
-        potentials = (demos.potential[rows], demos.next_potential[rows])
-        return (*head, base, *potentials, demos.terminated[rows], counted)
-
-    def _own_part(self, count: int) -> tuple[np.ndarray, ...]:
-        flat = self.generator.integers(self.size() * self.n_envs, size=count)
-        first, envs = np.divmod(flat, self.n_envs)
-        rows = (first[:, None] + np.arange(self.n_steps)) % self.buffer_size
-        at = (rows, envs[:, None])
-        counted = _one_run(self.episode_ids[at], self.episode_steps[at])
-        last = (_last(rows, counted), envs)
-        head = (self.observations[first, envs], self.actions[first, envs])
-        base = self.rewards[at].astype(np.float64)
-        potentials = (self.potentials[at], self.next_potentials[at])
-        terminated = (self.dones[at] > 0) & ~(self.timeouts[at] > 0)
-        return (*head, self.next_observations[last], base, *potentials, terminated, counted)
 
     def exchange(self, own: Trajectory, version: str, demo: Trajectory | None = None) -> float:
         """Replace every stored potential by another version's, all of them or none.
@@ -212,13 +277,15 @@ class DemoReplayBuffer(ReplayBuffer):
         jump = max((float(np.abs(a - b).max()) for a, b in pairs if a.size), default=0.0)
         self.potentials[: self.size()], self.next_potentials[: self.size()] = new[:2]
         self.demos, self.version = demos, version
+        if demos is not None:
+            _pack(demos, self._table[self._own :])
         if self.size():
             self._entered = self.next_potentials[self.pos - 1].copy()
         return jump
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what is stored, oldest layout kept, for a checkpoint."""
-        return {name: getattr(self, name)[: self.size()] for name in _ARRAYS}
+        return {n: np.ascontiguousarray(getattr(self, n)[: self.size()]) for n in _ARRAYS}
 
     def counters(self) -> dict[str, Any]:
         """Return position, fill and the generator's state as JSON types."""
@@ -254,19 +321,52 @@ class DemoReplayBuffer(ReplayBuffer):
         self._begin(np.ones(self.n_envs, bool))
 
 
-def _one_run(episode: Int64, step: Int64) -> Bool:
-    """Return which of the rows Int64["b n"] follow the first one without a gap."""
-    if step.shape[1] == 1:
-        return np.ones(step.shape, bool)
-    straight = (episode == episode[:, :1]) & (step == step[:, :1] + np.arange(step.shape[1]))
-    return np.logical_and.accumulate(straight, axis=1)
+def _row_type(observation: spaces.Space, action: spaces.Space) -> np.dtype:
+    """Return one transition's record; whatever a network reads is float32."""
+    o, a = get_obs_shape(observation), (get_action_dim(action),)
+    return np.dtype(
+        [
+            ("potentials", "f8"),
+            ("next_potentials", "f8"),
+            ("episode_ids", "i8"),
+            ("episode_steps", "i8"),
+            ("variants", "i8"),
+            ("observations", "f4", o),
+            ("next_observations", "f4", o),
+            ("actions", "f4", a),
+            ("rewards", "f4"),
+            ("dones", "f4"),
+            ("timeouts", "f4"),
+        ],
+        align=True,
+    )
 
 
-def _last(rows: Int64, counted: Bool) -> Int64:
-    """Return the last row Int64["b"] that counts, of Int64["b n"]."""
-    if rows.shape[1] == 1:
-        return rows[:, 0]
-    return rows[np.arange(len(rows)), counted.sum(axis=1) - 1]
+def _pack(demos: Transitions, rows: np.ndarray) -> None:
+    """Write demonstrations into records."""
+    given = {
+        "observations": demos.obs,
+        "next_observations": demos.next_obs,
+        "actions": demos.action,
+        "rewards": demos.base_reward,
+        "dones": demos.terminated,
+        "potentials": demos.potential,
+        "next_potentials": demos.next_potential,
+        "episode_ids": demos.episode,
+        "episode_steps": demos.step,
+        "variants": demos.variant,
+    }
+    for name, values in given.items():
+        rows[name] = values
+
+
+def _batch(*columns: Any) -> ReplayBufferSamples:
+    """Name columns in SB3's order; without the sixth there are no discounts."""
+    return ReplayBufferSamples(*columns)
+
+
+def _terminated(rows: np.ndarray) -> Bool:
+    return (rows["dones"] > 0) & ~(rows["timeouts"] > 0)
 
 
 def _relabelled(

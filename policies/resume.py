@@ -1,7 +1,8 @@
 """Everything a stopped run needs to go on: `training_state/`, without pickle.
 
 Restored bit by bit: parameters, optimiser states, entropy coefficient, replay buffer, counters,
-windows of episode statistics, the generators of Python, NumPy and torch and the buffer's own.
+windows of episode statistics, the generators of Python, NumPy and torch and the buffer's own,
+and what sample weights remember.
 Not restored, because Stable-Baselines3 and MuJoCo give no access to it: the episode that was
 under way. A resumed run resets its environments with a seed made from (seed, decisions done),
 so it is reproducible, but not the run that would have happened without the interruption.
@@ -46,6 +47,8 @@ def save_training_state(model: BaseAlgorithm, folder: Path, extra: dict[str, Any
         state["replay"] = model.replay_buffer.counters()
         if model.log_ent_coef is not None:
             tensors["log_ent_coef"] = model.log_ent_coef.detach().clone()
+        if model.sample_weights is not None:
+            model.sample_weights.save(target)
     for name, optimizer in _optimizers(model).items():
         save_optimizer(optimizer, target, name)
     safetensors.torch.save_file(tensors, target / "tensors.safetensors")
@@ -71,6 +74,8 @@ def load_training_state(model: BaseAlgorithm, folder: Path) -> dict[str, Any]:
         model.replay_buffer.restore(arrays, state["replay"])
         if model.log_ent_coef is not None:
             model.log_ent_coef.data.copy_(tensors["log_ent_coef"])
+        if model.sample_weights is not None:
+            model.sample_weights.load(source, model.device)
     model.num_timesteps, model._n_updates = state["num_timesteps"], state["n_updates"]
     model._episode_num = state["episodes"]
     _restore_windows(model, state)

@@ -8,10 +8,14 @@ Where it leaves SB3's SAC (Haarnoja et al. 2018), and why:
   a fresh critic's gradient would destroy it in a few hundred steps.
 - n-step returns (`n_steps`) come from the buffer, with SB3's own discount column.
 - A cloning term on the demonstrations of the batch keeps the actor near them.
+- With `sample_weights` the losses of critic, actor and cloning term are weighed per transition
+  (SGFD, StableNet: `training/decorrelation.py`); the entropy coefficient's and the cloning before
+  RL are not.
 - A non-finite loss or gradient raises before any parameter changes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +25,12 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from embodied_reward.errors import NonFiniteError
+from embodied_reward.errors import ConfigError, NonFiniteError
+from embodied_reward.training.decorrelation import BatchWeights
 
+from .actors import SquashedActor
 from .bc import LARGEST_TARGET, clone
 from .config import SACConfig
 from .demos import Transitions
@@ -31,7 +38,6 @@ from .guard import refuse_rescaled_rewards
 from .networks import EnsembleCritic, LayerNormSACPolicy, input_statistics
 from .replay import DemoReplayBuffer, Relabel, Trajectory
 
-_LOG_2PI_HALF = 0.5 * math.log(2 * math.pi)
 MAX_GRADIENT = 10.0
 
 
@@ -42,12 +48,17 @@ class DemoSAC(SAC):
         actor_starts: decisions before the actor and the entropy coefficient are updated.
         warm_start: act with the policy from the first decision (it was cloned).
         backup_entropy: entropy bonus in the critic's target, as in the SAC paper.
+        target_critics: random critics whose minimum is an update's target; 0 takes all.
         bc_weight: weight of the cloning term.
         bc_decay_steps: decisions until that weight reaches zero; 0 keeps it.
+        sample_weights: gives the transitions of all updates of a decision their weights, from the
+            critic's features; None weighs all alike.
         kwargs: see SB3's `SAC`.
     """
 
     replay_buffer: DemoReplayBuffer  # type: ignore[assignment]
+    policy: LayerNormSACPolicy
+    actor: SquashedActor
     critic: EnsembleCritic  # type: ignore[assignment]
     critic_target: EnsembleCritic  # type: ignore[assignment]
 
@@ -57,12 +68,15 @@ class DemoSAC(SAC):
         actor_starts: int = 0,
         warm_start: bool = False,
         backup_entropy: bool = True,
+        target_critics: int = 0,
         bc_weight: float = 0.0,
         bc_decay_steps: int = 0,
+        sample_weights: BatchWeights | None = None,
         **kwargs: Any,
     ) -> None:
+        self.sample_weights = sample_weights
         self.actor_starts, self.warm_start = actor_starts, warm_start
-        self.backup_entropy = backup_entropy
+        self.backup_entropy, self.target_critics = backup_entropy, target_critics
         self.bc_weight, self.bc_decay_steps = bc_weight, bc_decay_steps
         super().__init__(*args, **kwargs)
 
@@ -75,19 +89,44 @@ class DemoSAC(SAC):
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update the critics `gradient_steps` times and then the actor once."""
         self.policy.set_training_mode(True)
-        optimizers = [self.actor.optimizer, self.critic.optimizer]
-        self._update_learning_rate(optimizers)
-        batch, critic_loss, values = None, 0.0, 0.0
-        for _ in range(gradient_steps):
-            batch = self.replay_buffer.sample(batch_size)
-            critic_loss, values = self._update_critic(batch)
-            self._update_target()
-        self._n_updates += gradient_steps
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        batches, variants = self.replay_buffer.sample_with_variants(gradient_steps, batch_size)
+        drawn = (*self._next(batches), self._weights(batches, variants))
+        losses = [self._update_critic(*given) for given in zip(batches, *drawn, strict=True)]
+        self._n_updates += len(losses)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/critic_loss", critic_loss)
-        self.logger.record("train/q_mean", values)
-        if batch is not None and self.num_timesteps > self.actor_starts:
-            self._update_actor(batch)
+        if not batches:
+            return
+        loss, value = losses[-1]
+        self.logger.record("train/critic_loss", loss.item())
+        self.logger.record("train/q_mean", value.item())
+        if self.num_timesteps > self.actor_starts:
+            self._update_actor(batches[-1], drawn[-1][-1])
+
+    @torch.no_grad()
+    def _next(self, batches: list[ReplayBufferSamples]) -> tuple[Sequence[Tensor], ...]:
+        """Draw all batches' next actions and their entropy bonus: the actor stands still."""
+        if not batches:
+            return (), ()
+        obs = torch.cat([batch.next_observations for batch in batches])
+        action, log_prob = self.actor.sample(obs)
+        bonus = -self._alpha() * log_prob if self.backup_entropy else torch.zeros_like(log_prob)
+        size = len(batches[0].next_observations)
+        return action.split(size), bonus.split(size)
+
+    def _weights(
+        self, batches: list[ReplayBufferSamples], variants: np.ndarray
+    ) -> Sequence[Tensor | None]:
+        """Return the weights Tensor["b"] of every batch's rows, from all of them together."""
+        if self.sample_weights is None or not batches:
+            return [None] * len(batches)
+        with torch.no_grad():
+            obs = torch.cat([batch.observations for batch in batches])
+            features = self.critic.extract_features(obs, self.critic.features_extractor)
+        weights = self.sample_weights(features, torch.from_numpy(variants))
+        for name, value in self.sample_weights.logs.items():
+            self.logger.record(f"train/decorrelation_{name}", value)
+        return weights.split(len(batches[0].observations))
 
     def exchange_potential(
         self, own: Trajectory, version: str, demo: Trajectory | None = None
@@ -102,42 +141,51 @@ class DemoSAC(SAC):
         self.logger.record("reward/potential_jump", jump)
         return jump
 
-    def _update_critic(self, batch: ReplayBufferSamples) -> tuple[float, float]:
+    def _update_critic(
+        self, batch: ReplayBufferSamples, action: Tensor, bonus: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            action, log_prob = sample_action(self.actor, batch.next_observations)
-            value = self.critic_target.values(batch.next_observations, action).amin(dim=0)
-            if self.backup_entropy:
-                value = value - self._alpha() * log_prob
+            value = self.critic_target.values(batch.next_observations, action, self._subset())
             discount = self.gamma if batch.discounts is None else batch.discounts[:, 0]
-            target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * discount * value
+            future = (1 - batch.dones[:, 0]) * discount * (value.amin(dim=0) + bonus)
+            target = batch.rewards[:, 0] + future
         predicted = self.critic.values(batch.observations, batch.actions)
-        loss = 0.5 * (predicted - target).square().mean(dim=1).sum()
+        loss = 0.5 * _weighed((predicted - target).square(), weights).mean(dim=1).sum()
         self._descend(self.critic, self.critic.optimizer, loss, "critic")
-        return loss.item(), predicted.detach().mean().item()
+        self._update_target()
+        return loss.detach(), predicted.detach().mean()
 
-    def _update_actor(self, batch: ReplayBufferSamples) -> None:
+    def _subset(self) -> Tensor | None:
+        """Draw the critics whose minimum is the target, anew for every update; None for all."""
+        n, count = self.critic.n_critics, self.target_critics
+        return torch.randperm(n, device=self.device)[:count] if 0 < count < n else None
+
+    def _update_actor(self, batch: ReplayBufferSamples, weights: Tensor | None) -> None:
         obs, alpha = batch.observations, self._alpha()
-        action, log_prob = sample_action(self.actor, obs)
-        for p in self.critic.parameters():
-            p.requires_grad_(False)
-        value = self.critic.values(obs, action).amin(dim=0)
-        loss = (alpha * log_prob - value).mean() + self._cloning_term(batch)
+        action, log_prob = self.actor.sample(obs)
+        self.critic.requires_grad_(False)
+        values = self.critic.values(obs, action)
+        # With random subsets the actor climbs the ensemble's mean, as in REDQ.
+        value = values.amin(dim=0) if self._subset() is None else values.mean(dim=0)
+        loss = _weighed(alpha * log_prob - value, weights).mean()
+        loss = loss + self._cloning_term(batch, weights)
         self._descend(self.actor, self.actor.optimizer, loss, "actor")
-        for p in self.critic.parameters():
-            p.requires_grad_(True)
+        self.critic.requires_grad_(True)
         entropy = -log_prob.detach().mean()
         self._update_alpha(entropy)
         self.logger.record("train/actor_loss", loss.item())
         self.logger.record("train/entropy", entropy.item())
         self.logger.record("train/ent_coef", float(alpha))
 
-    def _cloning_term(self, batch: ReplayBufferSamples) -> Tensor | float:
+    def _cloning_term(self, batch: ReplayBufferSamples, weights: Tensor | None) -> Tensor | float:
         n, weight = self.replay_buffer.demo_rows(len(batch.actions)), self._cloning_weight()
         if n == 0 or weight == 0:
             return 0.0
-        mean = torch.tanh(self.actor.get_action_dist_params(batch.observations[:n])[0])
+        mean = self.actor.aim(batch.observations[:n])
         target = batch.actions[:n].clamp(-LARGEST_TARGET, LARGEST_TARGET)
-        return weight * F.mse_loss(mean, target)
+        if weights is None:
+            return weight * F.mse_loss(mean, target)
+        return weight * _weighed((mean - target).square().mean(dim=1), weights[:n]).mean()
 
     def _cloning_weight(self) -> float:
         if self.bc_decay_steps <= 0:
@@ -160,16 +208,16 @@ class DemoSAC(SAC):
 
     @torch.no_grad()
     def _update_target(self) -> None:
-        pairs = zip(self.critic_target.parameters(), self.critic.parameters(), strict=True)
-        for theirs, ours in pairs:
-            theirs.lerp_(ours, self.tau)
+        theirs: list[Tensor] = list(self.critic_target.parameters())
+        ours: list[Tensor] = list(self.critic.parameters())
+        get_ema_multi_avg_fn(1 - self.tau)(theirs, ours, 0)
 
     def _descend(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, name: str
     ) -> None:
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT)
+        norm = nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT, foreach=True)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise NonFiniteError(
                 f"the {name}'s loss is {loss.item()} (gradient norm {norm.item()}) at decision "
@@ -178,18 +226,9 @@ class DemoSAC(SAC):
         optimizer.step()
 
 
-def sample_action(actor: Any, obs: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw reparametrised actions [b a] in (-1, 1) and their log-density [b].
-
-    The density of a = tanh(u) is that of u times 1 / (1 - tanh(u)^2), written as
-    2 (log 2 - u - softplus(-2u)), which does not lose precision where tanh saturates.
-    """
-    mean, log_std, _ = actor.get_action_dist_params(obs)
-    noise = torch.randn_like(mean)
-    u = mean + log_std.exp() * noise
-    log_normal = -0.5 * noise.square() - log_std - _LOG_2PI_HALF
-    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
-    return torch.tanh(u), (log_normal - log_slope).sum(dim=1)
+def _weighed(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Multiply losses Tensor["... b"] by the weights of their rows, where there are any."""
+    return losses if weights is None else losses * weights
 
 
 def build_sac(
@@ -202,6 +241,7 @@ def build_sac(
     seed: int = 0,
     cloning: bool = True,
     algorithm: type[DemoSAC] = DemoSAC,
+    sample_weights: BatchWeights | None = None,
 ) -> DemoSAC:
     """Build SAC on a vector environment with a flat observation and actions in [-1, 1].
 
@@ -214,12 +254,16 @@ def build_sac(
         seed: of everything the learner draws.
         cloning: False skips behaviour cloning (parameters will be restored).
         algorithm: the class, where a method explores in its own way.
+        sample_weights: see `DemoSAC`.
     """
     config.check()
     refuse_rescaled_rewards(env)
+    if config.residual_bound and demos is None:
+        raise ConfigError(
+            "--policy.residual_bound corrects a cloned policy: give demonstrations to clone "
+            "(--dataset.root=DEMOS)"
+        )
     warm = demos is not None and config.bc_steps > 0
-    size = math.prod(env.action_space.shape or (1,))
-    target = -size / 2 if config.target_entropy is None else config.target_entropy
     model = algorithm(
         LayerNormSACPolicy,
         env,
@@ -231,22 +275,17 @@ def build_sac(
         gamma=config.gamma,
         gradient_steps=config.gradient_steps,
         ent_coef=config.ent_coef,
-        target_entropy=target,
+        target_entropy=_target_entropy(config, env),
         replay_buffer_class=DemoReplayBuffer,
-        replay_buffer_kwargs={
-            "demos": demos if replay_demos else None,
-            "demo_fraction": config.demo_fraction,
-            "relabel": relabel,
-            "n_steps": config.n_steps,
-            "gamma": config.gamma,
-            "seed": seed,
-        },
+        replay_buffer_kwargs=_replay_kwargs(config, demos if replay_demos else None, relabel, seed),
         policy_kwargs=policy_kwargs(config, demos),
         actor_starts=config.actor_starts if warm else 0,
         warm_start=warm,
         backup_entropy=config.backup_entropy,
+        target_critics=config.target_critics,
         bc_weight=config.bc_weight if replay_demos else 0.0,
         bc_decay_steps=config.bc_decay_steps,
+        sample_weights=sample_weights,
         seed=seed,
         device=config.device,
     )
@@ -254,6 +293,24 @@ def build_sac(
         assert demos is not None
         _warm_start(model, config, demos, seed)
     return model
+
+
+def _target_entropy(config: SACConfig, env: VecEnv) -> float:
+    size = math.prod(env.action_space.shape or (1,))
+    return -size / 2 if config.target_entropy is None else config.target_entropy
+
+
+def _replay_kwargs(
+    config: SACConfig, demos: Transitions | None, relabel: Relabel | None, seed: int
+) -> dict[str, Any]:
+    return {
+        "demos": demos,
+        "demo_fraction": config.demo_fraction,
+        "relabel": relabel,
+        "n_steps": config.n_steps,
+        "gamma": config.gamma,
+        "seed": seed,
+    }
 
 
 def _warm_start(model: DemoSAC, config: SACConfig, demos: Transitions, seed: int) -> None:
@@ -274,6 +331,7 @@ def policy_kwargs(config: SACConfig, demos: Transitions | None = None) -> dict[s
         "net_arch": list(config.net_arch),
         "n_critics": config.n_critics,
         "layer_norm": config.layer_norm,
+        "residual_bound": config.residual_bound,
         "features_extractor_kwargs": {} if demos is None else input_statistics(demos.obs),
         "optimizer_kwargs": {"fused": config.device == "cpu"},
     }

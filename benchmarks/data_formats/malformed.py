@@ -557,7 +557,7 @@ def _hdf5():
 
     yield Case("robomimic", "lengths differ", "pictures of another size", _h5(other_size))
     for name in ("actions", "obs/object", "obs/robot0_eef_pos"):
-        for value in (np.nan, np.inf):
+        for value in (np.nan, np.inf, 1e300):  # the last is too large for float32
 
             def spoil(file, name=name, value=value):
                 file["data/demo_2"][name][1, 1] = value
@@ -710,6 +710,12 @@ def _mp4():
         }.items():
             case = _copied("mp4", _text(file, text))
             yield Case("videos", "no such format", f"{file} {name}", case)
+
+    def no_codec(path):
+        file = path / "top/0.mp4"
+        file.write_bytes(file.read_bytes().replace(b"avc1", b"zzz\0"))
+
+    yield Case("videos", "damaged bytes", "the codec's name", _copied("mp4", no_codec))
 
     def shorter(path):
         foreign.write_mp4(path / "top/1.mp4", foreign.bars(4, (60, 90, 200)))

@@ -14,7 +14,7 @@ VERBS = {
     "doctor": "check this machine and print the command that mends each problem",
     "collect": "record scripted-expert episodes of a simulated task as a LeRobot v3 dataset",
     "variations": "draw what varies in an environment, and how strongly, on one sheet",
-    "data": "look at a dataset (er data inspect PATH) or recover a killed recording",
+    "data": "look at a dataset (er data inspect PATH), convert it, recover a killed recording",
     "label-preferences": "ask a person which episodes are better, on a local web page",
     "train-reward": "train a reward model from demonstrations",
     "train-scorer": "train a preference reward model of pictures or clips",

@@ -40,6 +40,7 @@ from embodied_reward.shaping.diagnose import potential_warnings
 from embodied_reward.shaping.ledger import Totals
 from embodied_reward.shaping.tiers import Tiers
 from embodied_reward.training.checkpoint import latest
+from embodied_reward.training.decorrelation import BatchWeights
 from embodied_reward.training.run import Tracker, save_config
 from embodied_reward.types import Episode, Float64
 
@@ -258,7 +259,29 @@ class PolicyRun:
             relabel=self._relabel,
             seed=seed,
             cloning=cloning,
+            sample_weights=self._sample_weights(demos),
         )
+
+    def _sample_weights(self, demos: Transitions | None) -> BatchWeights | None:
+        """Return what weighs transitions by variant: the environments' numbers, or data sets."""
+        config = self.config.decorrelation
+        if not config.on:
+            return None
+        recorded = 1 if demos is None else int(demos.variant.max()) + 1
+        count = max(recorded, self._variants())
+        return BatchWeights(config, variants=count, seed=self.config.seed)
+
+    def _variants(self) -> int:
+        """Return how many variants the environments draw from; 1 where nothing varies."""
+        varied = self.config.env.variation
+        if not varied.levels or varied.variant >= 0:
+            return 1
+        if varied.variants < 1 and self.config.decorrelation.type == "sgfd":
+            raise ConfigError(
+                "--decorrelation.type=sgfd needs a known number of training variants: set "
+                "--env.variation.variants=N, or use --decorrelation.type=stablenet"
+            )
+        return max(varied.variants, 1)
 
     def _relabel(self, base: Any, phi: Any, phi_next: Any, terminated: Any) -> Any:
         gamma, kappa = self.policy.gamma, self.config.reward.kappa

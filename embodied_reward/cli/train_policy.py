@@ -13,6 +13,10 @@ A success detector (--success.path=RUN of `er train-reward --reward_model.type=s
 its false and missed successes are logged beside the simulator's truth. It pays nothing unless
 --success.pays=true.
 
+--decorrelation.type=sgfd weighs the replayed transitions so that what tells the variants of the
+environment apart (info["variant"], or the data sets of --dataset.root) no longer goes with
+anything else; SAC only.
+
 Reward modes: potential (learned, keeps the optimal policy), success, absolute, level (learned
 alone), difference, difference_gold, delayed, oracle (true progress), task (the environment's
 dense reward).
@@ -31,6 +35,7 @@ from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
 from embodied_reward.policies.finetune.config import FinetuneConfig, NoFinetuneConfig
 from embodied_reward.shaping import RewardMode, mode_named
+from embodied_reward.training.decorrelation_config import DecorrelationConfig
 
 if TYPE_CHECKING:
     from embodied_reward.cli.diffusion_run import DiffusionRun
@@ -91,6 +96,7 @@ class TrainPolicyConfig:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
+    decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     steps: int = 4000
     """decisions in all, over all environments; a fine-tuned diffusion policy decides once per plan,
     and cloning one takes so many gradient steps"""
@@ -189,6 +195,11 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
+    if config.decorrelation.on and not isinstance(config.policy, SACConfig):
+        raise ConfigError(
+            f"--decorrelation.type weighs replayed transitions, which --policy.type="
+            f"{config.policy.type} has none of; use --policy.type=sac"
+        )
     return mode
 
 

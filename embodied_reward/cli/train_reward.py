@@ -10,6 +10,13 @@ Several tasks train one model with --dataset.root=TASK_A,TASK_B,...
 er train-reward --dataset.root=EPISODES --reward_model.type=rapl --preferences=ANSWERS.jsonl
 
 learns from answers of `er label-preferences` (rapl, rlhf, or an ensemble of them).
+
+--reward_model.type=perceptual is fitted in closed form: options of gradient steps do not concern
+it, and every demonstration is fitted to unless --val_fraction says otherwise.
+
+With data sets of one task in several variants of the world (backgrounds, lights, object sizes),
+--dataset.root=RED,GREEN,BLUE --decorrelation.type=sgfd learns sample weights under which what
+tells the variants apart no longer goes with anything else (dopamine and remaining_time only).
 """
 
 import dataclasses
@@ -36,11 +43,16 @@ from embodied_reward.rewards import (
     pretrained_folder,
     registry,
 )
+from embodied_reward.rewards.base import FittedModel
 from embodied_reward.rewards.preference_model import PreferenceModelConfig
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.training.decorrelation import BatchWeights
+from embodied_reward.training.decorrelation_config import DecorrelationConfig
+from embodied_reward.training.fit_loop import RewardFitter
 from embodied_reward.training.reward_loop import OptimizationConfig, RewardTrainer, split_episodes
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
 from embodied_reward.training.seeding import seed_everything, set_threads
+from embodied_reward.types import Episode
 
 PREFERENCES = "preferences.jsonl"
 """The answers that a run learned from, in its folder."""
@@ -55,6 +67,7 @@ class TrainRewardConfig(OptimizationConfig):
     cache: CacheConfig = field(default_factory=CacheConfig)
     preferences: str | None = None
     """answers of `er label-preferences` about the dataset's episodes, for rapl and rlhf"""
+    decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     episodes: tuple[int, ...] = ()
     """episodes of the dataset to use, the same as --dataset.episodes; empty takes all"""
     seed: int = 1000
@@ -79,9 +92,17 @@ def main(argv: list[str]) -> int:
 
 
 def implied_settings(given: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model to start from, or else preferences, imply. Raises CheckpointError."""
+    """Return what a model to start from, preferences, or a closed-form model imply.
+
+    Raises:
+        CheckpointError: --reward_model.path names no reward model.
+    """
     preset = configs.load_preset("train-reward", "preferences") if given.get("preferences") else {}
-    return {**preset, **pretrained_settings(given)}
+    settings = {**preset, **pretrained_settings(given)}
+    model = {**(given.get("reward_model") or {}), **settings.get("reward_model", {})}
+    if issubclass(registry().get(str(model.get("type")), RewardModel), FittedModel):
+        settings.setdefault("val_fraction", 0.0)
+    return settings
 
 
 def pretrained_settings(given: dict[str, Any]) -> dict[str, Any]:
@@ -115,12 +136,14 @@ def train_reward(config: TrainRewardConfig) -> int:
     seed_everything(config.seed)
     trainer = _trainer(config, list(episodes), preferences, folder)
     if config.resume:
-        print(f"resuming at step {trainer.step}" if trainer.resume() else "no checkpoint yet")
+        print(_resumed(trainer))
     save_config(config, folder)
     _keep_preferences(config, folder)
     _announce(config, trainer, folder)
     # Features of an encoder that is trained are old after every step; those of a frozen one stay.
-    frozen = [trainer.model] if trainer.model.frozen else []
+    # A fit looks at each picture once.
+    again = trainer.model.frozen and isinstance(trainer, RewardTrainer)
+    frozen = [trainer.model] if again else []
     try:
         with config.cache.shared_by(*frozen):
             best = trainer.run()
@@ -169,8 +192,11 @@ def _keep_preferences(config: TrainRewardConfig, folder: Path) -> None:
 
 
 def _trainer(
-    config: TrainRewardConfig, episodes: list, preferences: tuple[Preference, ...], folder: Path
-) -> RewardTrainer:
+    config: TrainRewardConfig,
+    episodes: list[Episode],
+    preferences: tuple[Preference, ...],
+    folder: Path,
+) -> RewardTrainer | RewardFitter:
     training, validation = split_episodes(episodes, config.val_fraction, config.seed)
     tasks = {episode.task for episode in training}
     # A model of several tasks reads each episode against the goals of the episode's own task.
@@ -178,6 +204,13 @@ def _trainer(
     model = _model(config, task).to(pick_device(config.device))
     if preferences:
         model.learn_from(preferences)
+    if isinstance(model, FittedModel):
+        if config.decorrelation.on:
+            raise ConfigError(
+                "a model that is fitted in closed form has no samples to weigh; leave "
+                "--decorrelation.type out"
+            )
+        return RewardFitter(model, training, validation, config=config, folder=folder)
     return RewardTrainer(
         model,
         training,
@@ -185,7 +218,29 @@ def _trainer(
         config=config,
         folder=folder,
         seed=config.seed,
+        weights=_weights(config, training),
     )
+
+
+def _resumed(trainer: RewardTrainer | RewardFitter) -> str:
+    if not trainer.resume():
+        return "no checkpoint yet"
+    if isinstance(trainer, RewardFitter):
+        return "fitted already; nothing is left to do"
+    return f"resuming at step {trainer.step}"
+
+
+def _weights(config: TrainRewardConfig, training: list[Episode]) -> BatchWeights | None:
+    if not config.decorrelation.on:
+        return None
+    tasks, variants = ({e.task for e in training}, {e.variant for e in training})
+    if config.decorrelation.type == "sgfd" and len(tasks) > 1:
+        raise ConfigError(
+            "--decorrelation.type=sgfd takes every --dataset.root for a variant of one task, but "
+            f"these hold {len(tasks)}: {', '.join(sorted(tasks)[:5])}"
+        )
+    count = max(variants) + 1 if len(variants) > 1 else 1
+    return BatchWeights(config.decorrelation, variants=count, seed=config.seed)
 
 
 def _model(config: TrainRewardConfig, task: str) -> RewardModel:
@@ -209,10 +264,13 @@ def _folder(config: TrainRewardConfig) -> Path:
     return prepare_output_dir(path, resume=config.resume)
 
 
-def _announce(config: TrainRewardConfig, trainer: RewardTrainer, folder: Path) -> None:
+def _announce(
+    config: TrainRewardConfig, trainer: RewardTrainer | RewardFitter, folder: Path
+) -> None:
     parameters = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    how = f"{parameters:,} trained parameters" if parameters else "fitted without gradient steps"
     print(
-        f"{trainer.model.name}: {parameters:,} trained parameters, views "
+        f"{trainer.model.name}: {how}, views "
         f"{', '.join(config.reward_model.views)}; {trainer.count} training and "
         f"{len(trainer.validation)} validation episodes\nrun folder: {folder}"
     )
@@ -230,6 +288,8 @@ def _closing(config: TrainRewardConfig, folder: Path, best: Path) -> None:
             f"--reward.path=REWARD_RUN --dataset.root={config.dataset.label()}"
         )
         return
+    if (folder / "steps.png").is_file():
+        print(f"{model.card.extra['steps']} steps: {folder / 'steps.png'}")
     print(
         f"best checkpoint: {best}\n\nnext:\n"
         f"  er eval-reward --reward_model.path={folder} --dataset.root=UNSEEN_EPISODES\n"

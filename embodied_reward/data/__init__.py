@@ -1,4 +1,4 @@
-"""Episodes in and out: open any LeRobot v3 dataset, record one that survives a kill, inspect it."""
+"""Episodes in and out: open what others recorded, record what survives a kill, convert, inspect."""
 
 from embodied_reward.data.check import check_dataset
 from embodied_reward.data.dataset import EpisodeSequence, open_dataset

@@ -1,5 +1,6 @@
 """Open demonstrations: one sequence of episodes, whatever lies on the disk."""
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -61,7 +62,8 @@ class EpisodeSequence(Sequence[Episode]):
         if isinstance(index, slice):
             return self.select(range(len(self))[index])
         source, number, position = self._rows[index]
-        return _read(self._sources[source], number, position, self.views)
+        episode = _read(self._sources[source], number, position, self.views)
+        return dataclasses.replace(episode, variant=source)
 
     def select(self, indices: Sequence[int]) -> Self:
         """Return the episodes at `indices` as a sequence; they keep their `index`."""
@@ -212,7 +214,9 @@ def _read(source: Source, number: int, position: int, views: Sequence[str]) -> E
 
 
 def _float(array: np.ndarray) -> Float32:
-    return np.ascontiguousarray(array, dtype=np.float32)
+    # A double too large for a float becomes infinite, which `check_dataset` reports.
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
 
 
 def _optional(array: np.ndarray | None) -> Float32 | None:

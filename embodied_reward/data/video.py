@@ -1,15 +1,55 @@
-"""Write mp4 files with PyAV, atomically."""
+"""Videos with PyAV: write mp4 files, atomically; read frame by frame."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from embodied_reward.errors import DatasetError
 from embodied_reward.files import replacing
-from embodied_reward.types import UInt8
+from embodied_reward.types import Float64, UInt8
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+
+
+def read_video(path: Path, chosen: Container[int] | None = None) -> Iterator[tuple[UInt8, float]]:
+    """Yield frames UInt8["h w 3"] and their times [s], one after the other.
+
+    Args:
+        path: the file.
+        chosen: numbers of the frames to yield; default all. Others are decoded and dropped.
+
+    Raises:
+        DatasetError: not readable, or without any frame.
+    """
+    number = -1
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if chosen is None or number in chosen:
+                    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    yield rgb, float(frame.time or 0.0)
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
+        raise DatasetError(f"no readable video ({_reason(error)})") from error
+    if number < 0:
+        raise DatasetError("no readable video (it has no frames)")
+
+
+def frame_times(path: Path) -> Float64:
+    """Return the time of every frame [s], by decoding: headers of damaged files lie.
+
+    Raises:
+        DatasetError: not readable.
+    """
+    try:
+        with av.open(str(path)) as container:
+            times = [float(frame.time or 0.0) for frame in container.decode(video=0)]
+    except (OSError, ValueError, IndexError, FFmpegError) as error:
+        raise DatasetError(f"no readable video ({_reason(error)})") from error
+    return np.array(times)
 
 
 def write_video(path: Path | str, frames: Iterable[UInt8], fps: float) -> Path:
@@ -51,3 +91,8 @@ def _encode(path: Path, frames: Iterable[UInt8], fps: float) -> int:
 def _even(frame: UInt8) -> UInt8:
     h, w = frame.shape[:2]
     return np.ascontiguousarray(np.pad(frame, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge"))
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines()
+    return said[0] if said else type(error).__name__

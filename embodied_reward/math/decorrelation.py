@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from embodied_reward.math.environment_classifier import standardised
+
 
 @dataclass(frozen=True)
 class Decorrelation:
@@ -74,6 +76,8 @@ def decorrelate(
     lr: float = 0.05,
     least: float = 0.3,
     start: Tensor | None = None,
+    columns: int | None = None,
+    measured: int = 40,
     generator: torch.Generator,
 ) -> Decorrelation:
     """Learn sample weights.
@@ -86,33 +90,71 @@ def decorrelate(
         lr: its learning rate.
         least: floor of the effective sample size as a share of n.
         start: weights Tensor["n"] to go on from (warm start); default uniform.
-        generator: draws the frequencies.
+        columns: features of each side that a step looks at, drawn anew (an unbiased estimate of
+            the objective that bounds the work); None takes all.
+        measured: frequencies per feature by which `before` and `after` are measured.
+        generator: draws frequencies and columns.
 
     Returns:
         Weights and how much they helped; uniform weights where S or O is empty.
     """
     n = len(features)
-    z = _standardised(features.T.unsqueeze(-1), features.new_full((n,), 1 / n)).squeeze(-1).T
-    masks = _pairs(z, salient)
-    uniform = z.new_full((n,), 1 / n)
-    if masks is None:
+    z = standardised(features)
+    pairs, uniform = _pairs(z, salient), z.new_full((n,), 1 / n)
+    if pairs is None:
         return Decorrelation(torch.ones_like(uniform), 0.0, 0.0, 1.0)
     logits = torch.zeros_like(uniform) if start is None else (start / start.sum()).log().clone()
     logits.requires_grad_(True)
     optimizer = torch.optim.Adam([logits], lr=lr)
     for _ in range(steps):
         weights = logits.softmax(0)
-        loss = _objective(z, masks, weights, frequencies, generator)
-        shortfall = (least - _effective(weights)).clamp(min=0)
+        seen = _some(pairs, columns, generator)
+        loss = _objective(z, seen, weights, frequencies, generator)
+        shortfall = (least - effective_share(weights)).clamp(min=0)
         optimizer.zero_grad()
         (loss + 10 * shortfall).backward()
         optimizer.step()
-    weights = logits.detach().softmax(0)
+    weights = floored(logits.detach().softmax(0), least)
     test = torch.Generator().manual_seed(int(generator.initial_seed()) ^ 0x5EED)
-    state = test.get_state()
-    before = _objective(z, masks, uniform, 8 * frequencies, test)
-    after = _objective(z, masks, weights, 8 * frequencies, test.set_state(state))
-    return Decorrelation(n * weights, float(before), float(after), float(_effective(weights)))
+    seen, state = _some(pairs, columns, test), test.get_state()
+    with torch.no_grad():
+        before = _objective(z, seen, uniform, measured, test)
+        after = _objective(z, seen, weights, measured, test.set_state(state))
+    share = float(effective_share(weights))
+    return Decorrelation(n * weights, float(before), float(after), share)
+
+
+def effective_share(weights: Tensor) -> Tensor:
+    """Return the effective sample size of Tensor["n"] as a share of n, in (0, 1]."""
+    return weights.sum().square() / (weights.square().sum() * len(weights))
+
+
+def floored(weights: Tensor, least: float) -> Tensor:
+    """Mix weights with uniform ones until the effective share of the samples is `least`.
+
+    Args:
+        weights: Tensor["n"] >= 0, not all 0; their sum is kept.
+        least: floor in [0, 1].
+    """
+    mean = weights.mean()
+    spread = (weights / mean - 1).square().mean()  # the share is 1 / (1 + spread)
+    if least <= 0 or spread <= 1 / least - 1:
+        return weights
+    return mean + (weights - mean) * ((1 / least - 1) / spread).sqrt()
+
+
+def _some(
+    pairs: tuple[Tensor, Tensor, Tensor], columns: int | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw up to `columns` features of each side."""
+    if columns is None:
+        return pairs
+    ours, others, counted = pairs
+    p, q = (
+        torch.randperm(len(side), generator=generator)[:columns].to(side.device)
+        for side in (ours, others)
+    )
+    return ours[p], others[q], counted[p][:, q]
 
 
 def _pairs(z: Tensor, salient: Tensor | None) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -134,17 +176,13 @@ def _objective(
     m: int,
     generator: torch.Generator,
 ) -> Tensor:
+    ours, others, counted = pairs
     shape = (z.shape[1], m)
     f = torch.randn(shape, generator=generator, dtype=z.dtype).to(z.device)
     b = 2 * torch.pi * torch.rand(shape, generator=generator, dtype=z.dtype).to(z.device)
-    u = fourier_features(z, f, b)
-    ours, others, counted = pairs
-    squared = cross_correlation(u[ours], u[others], weights).square().mean((-2, -1))
+    a, b = (fourier_features(z[:, side], f[side], b[side]) for side in (ours, others))
+    squared = cross_correlation(a, b, weights).square().mean((-2, -1))
     return squared[counted].mean()
-
-
-def _effective(weights: Tensor) -> Tensor:
-    return 1 / (weights.square().sum() * len(weights))
 
 
 def _standardised(x: Tensor, weights: Tensor) -> Tensor:
@@ -152,41 +190,3 @@ def _standardised(x: Tensor, weights: Tensor) -> Tensor:
     centred = x - torch.einsum("n,pnk->pk", weights, x).unsqueeze(1)
     spread = torch.einsum("n,pnk->pk", weights, centred.square()).unsqueeze(1)
     return centred / (spread + 1e-8).sqrt()
-
-
-def environment_saliency(
-    features: Tensor, environment: Tensor, *, steps: int = 200, generator: torch.Generator
-) -> Tensor:
-    """Return how much each feature tells environments apart, Tensor["d"] >= 0.
-
-    The mean over samples of |d log q(environment | z) / d z_i|, for a small classifier q trained
-    on standardised features (SGFD; its form is reconstructed).
-
-    Args:
-        features: Tensor["n d"].
-        environment: int Tensor["n"], from 0.
-        steps: full-batch steps of Adam.
-        generator: draws the classifier's weights.
-    """
-    n, d = features.shape
-    z = _standardised(features.T.unsqueeze(-1), features.new_full((n,), 1 / n)).squeeze(-1).T
-    sizes = ((d, 32), (32, int(environment.max()) + 1))
-    layers = [
-        (torch.randn(shape, generator=generator, dtype=z.dtype) / shape[0] ** 0.5)
-        .to(z.device)
-        .requires_grad_(True)
-        for shape in sizes
-    ]
-    optimizer = torch.optim.Adam(layers, lr=0.02, weight_decay=1e-3)
-
-    def log_likelihood(inputs: Tensor) -> Tensor:
-        logits = (inputs @ layers[0]).tanh() @ layers[1]
-        return logits.log_softmax(-1).gather(1, environment.unsqueeze(1)).squeeze(1)
-
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (-log_likelihood(z).mean()).backward()
-        optimizer.step()
-    inputs = z.detach().clone().requires_grad_(True)
-    (slope,) = torch.autograd.grad(log_likelihood(inputs).sum(), inputs)
-    return slope.abs().mean(0)

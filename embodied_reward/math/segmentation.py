@@ -14,19 +14,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from embodied_reward.types import Float64, Int64
+from embodied_reward.types import Float32, Float64, Int64
 
 LEAST_SHARE = 0.1
 """A further step must remove at least this share of the whole sequence's cost."""
 
 
 def segment(
-    features: Float64, steps: int, *, shortest: int = 2, objective: str = "variance"
+    features: Float32 | Float64, steps: int, *, shortest: int = 2, objective: str = "variance"
 ) -> tuple[Int64, float]:
     """Cut a sequence into `steps` segments of least cost, by default summed squared deviation.
 
     Args:
-        features: Float64["t d"].
+        features: Float["t d"], any precision.
         steps: number of segments n >= 1.
         shortest: least frames per segment; n * shortest <= t.
         objective: `variance`, or `paper`: the mean over segments of the features' mean standard
@@ -57,7 +57,11 @@ def segment(
 
 
 def choose_steps(
-    sequences: Sequence[Float64], *, most: int = 6, least_gain: float = 0.4, shortest: int = 3
+    sequences: Sequence[Float32] | Sequence[Float64],
+    *,
+    most: int = 6,
+    least_gain: float = 0.4,
+    shortest: int = 3,
 ) -> int:
     """Choose the number of steps: one more must explain `least_gain` of what is left.
 
@@ -85,7 +89,7 @@ def choose_steps(
     return chosen
 
 
-def _explainable(features: Float64, most: int, shortest: int) -> Float64:
+def _explainable(features: Float32 | Float64, most: int, shortest: int) -> Float64:
     """Return Float64["most"], costs of 1..most steps as shares of the whole, less the noise."""
     cost = [segment(features, n, shortest=shortest)[1] for n in range(1, most + 1)]
     noise = np.square(np.diff(features, axis=0)).sum(axis=1)
@@ -93,7 +97,7 @@ def _explainable(features: Float64, most: int, shortest: int) -> Float64:
     return np.maximum(np.array(cost) - floor, 0.0) / max(cost[0], 1e-12)
 
 
-def _costs(features: Float64, shortest: int) -> Float64:
+def _costs(features: Float32 | Float64, shortest: int) -> Float64:
     """Return Float64["t+1 t+1"]: summed squared deviation of frames [i, j), inf if too short."""
     x = np.asarray(features, np.float64)
     x = x - x.mean(axis=0)
@@ -109,7 +113,7 @@ def _costs(features: Float64, shortest: int) -> Float64:
     return np.where(length >= shortest, np.maximum(cost, 0.0), np.inf)
 
 
-def _deviations(features: Float64, shortest: int) -> Float64:
+def _deviations(features: Float32 | Float64, shortest: int) -> Float64:
     """Return Float64["t+1 t+1"]: mean standard deviation of frames [i, j), inf if too short."""
     x = np.asarray(features, np.float64)
     x = x - x.mean(axis=0)

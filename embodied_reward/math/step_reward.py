@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embodied_reward.types import Float64, Int64
+from embodied_reward.types import Float32, Float64, Int64
 
 ALPHA = 5.0
 """Weight of the distance between means in the ranking."""
@@ -66,7 +66,7 @@ class StepGaussians:
 
 
 def fit_steps(
-    demos: Sequence[Float64],
+    demos: Sequence[Float32] | Sequence[Float64],
     boundaries: Sequence[Int64],
     *,
     kept: int = KEPT,
@@ -119,7 +119,7 @@ def _fit(
     return best, inside[:, best].mean(0), np.maximum(inside[:, best].std(0), least_sigma)
 
 
-def _labels(features: Float64, bounds: Int64) -> Int64:
+def _labels(features: Float32 | Float64, bounds: Int64) -> Int64:
     lengths = np.diff(bounds)
     if bounds[0] != 0 or bounds[-1] != len(features) or (lengths < 1).any():
         raise ValueError(f"boundaries {list(bounds)} do not cut {len(features)} frames")

@@ -10,6 +10,8 @@ from embodied_reward.rewards.dopamine import DopamineModel
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.ensemble import EnsembleConfig, EnsembleModel
 from embodied_reward.rewards.goal_distance import GoalDistanceConfig, GoalDistanceModel
+from embodied_reward.rewards.perceptual import PerceptualModel
+from embodied_reward.rewards.perceptual_config import PerceptualConfig
 from embodied_reward.rewards.rapl import RaplConfig, RaplModel
 from embodied_reward.rewards.remaining_time import RemainingTimeConfig, RemainingTimeModel
 from embodied_reward.rewards.rlhf import RlhfConfig, RlhfModel
@@ -23,6 +25,7 @@ REWARDS: dict[str, type[RewardModel]] = {
     "remaining_time": RemainingTimeModel,
     "goal_distance": GoalDistanceModel,
     "tcc": TccModel,
+    "perceptual": PerceptualModel,
     "rapl": RaplModel,
     "rlhf": RlhfModel,
     "ensemble": EnsembleModel,
@@ -38,6 +41,8 @@ __all__ = [
     "EnsembleModel",
     "GoalDistanceConfig",
     "GoalDistanceModel",
+    "PerceptualConfig",
+    "PerceptualModel",
     "RaplConfig",
     "RaplModel",
     "RemainingTimeConfig",

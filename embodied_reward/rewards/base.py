@@ -18,7 +18,7 @@ reset independently. Methods that need whole episodes (optimal transport) implem
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -35,6 +35,9 @@ from embodied_reward.scoring.status import Priority
 from embodied_reward.types import Episode, EpisodeScores, Scores, UInt8
 
 Carry = dict[str, Tensor]
+
+# (features Tensor["n d"], variant int64 Tensor["n"]) -> weights Tensor["n"] with mean 1.
+Weigh = Callable[[Tensor, Tensor], Tensor]
 
 ARCHITECTURE = (
     "views", "encoder", "dim", "hidden", "embedding", "bins", "heads", "member", "count",
@@ -88,6 +91,8 @@ class RewardModel(nn.Module, abc.ABC):
     """Base of all reward models; see the module docstring for the contract."""
 
     name: ClassVar[str]
+    weighable: ClassVar[bool] = False
+    """whether `loss(batch, weigh=...)` is there: a mean over samples, which can be weighed"""
     config: RewardModelConfig
     task: str = ""
 
@@ -185,6 +190,31 @@ class RewardModel(nn.Module, abc.ABC):
     def score(self, features: Tensor, carry: Carry) -> tuple[Scores, Carry]:
         """Score the current frame of b episodes; returns the next carry. No hidden state."""
         raise NotImplementedError(f"'{self.name}' scores whole episodes only")
+
+
+class FittedModel(RewardModel):
+    """A reward model that is fitted in closed form: no gradient step, no batches."""
+
+    @abc.abstractmethod
+    def fit(
+        self, episodes: Sequence[Episode], *, progress: Callable[[int, int], None]
+    ) -> dict[str, float]:
+        """Fit to demonstrations; whatever was fitted before is replaced.
+
+        Args:
+            episodes: training episodes; failures among them are left out.
+            progress: called with the units of work that are done and their number.
+
+        Returns:
+            Numbers for the log. Deterministic.
+
+        Raises:
+            DatasetError: demonstrations that cannot be used; the model is as it was.
+        """
+
+    def illustrate(self, episodes: Sequence[Episode], folder: Path) -> list[Path]:
+        """Write pictures of what was fitted, where there are any, and return their paths."""
+        return []
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -36,7 +36,7 @@ from embodied_reward.math.fusion import (
     read_mode,
     read_modes,
 )
-from embodied_reward.rewards.base import Card, Carry, device_of
+from embodied_reward.rewards.base import Card, Carry, Weigh, device_of
 from embodied_reward.rewards.dopamine_assembly import BatchSettings, HopBatch
 from embodied_reward.rewards.dopamine_batches import HopDataset
 from embodied_reward.rewards.dopamine_config import DopamineConfig
@@ -53,6 +53,7 @@ class DopamineModel(VisualModel):
     """Multi-view pairwise hop model; see the module docstring."""
 
     name: ClassVar[str] = "dopamine"
+    weighable: ClassVar[bool] = True
     config: DopamineConfig
 
     def __init__(self, config: DopamineConfig, network: HopNetwork, *, task: str = "") -> None:
@@ -121,9 +122,9 @@ class DopamineModel(VisualModel):
         self.reference_tasks = tuple(tasks)
         self._readers = {}
 
-    def loss(self, batch: HopBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: HopBatch, weigh: Weigh | None = None) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a batch and its parts; see `HopLoss`."""
-        return HopLoss(self.network, self.config, batch, self.training_features)()
+        return HopLoss(self.network, self.config, batch, self.training_features, weigh)()
 
     # --- inference ---
 

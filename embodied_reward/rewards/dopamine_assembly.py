@@ -40,6 +40,7 @@ class HopBatch:
         frames: uint8 Tensor["n v h w 3"].
         present: bool Tensor["n v"], which camera shows something.
         part: int64 Tensor["n"], the episode of each frame inside the batch.
+        variant: int64 Tensor["n"], which variant of the world shows in the frame.
         pairs: hops whose labels are known.
         bounds: hops of failed episodes, whose labels are upper bounds.
         success_frame: int64 Tensor["k"], frames that the success head judges.
@@ -51,6 +52,7 @@ class HopBatch:
     frames: Tensor
     present: Tensor
     part: Tensor
+    variant: Tensor
     pairs: HopPairs
     bounds: HopPairs
     success_frame: Tensor
@@ -124,6 +126,7 @@ class Assembler:
         self.start = np.array([self._place(i, p.first) for i, p in enumerate(parts)])
         self.goal = np.array([self._place(i, p.goal) for i, p in enumerate(parts)])
         self.task = np.array([p.demo.task for p in parts])
+        self.variant = np.array([p.demo.variant for p in parts])
 
     def batch(self) -> HopBatch:
         """Return the batch."""
@@ -132,6 +135,7 @@ class Assembler:
             frames=torch.cat([p.demo.frames[torch.from_numpy(p.frames)] for p in self.parts]),
             present=torch.cat([p.demo.present[torch.from_numpy(p.frames)] for p in self.parts]),
             part=torch.from_numpy(self._of_frame()),
+            variant=torch.from_numpy(self.variant[self._of_frame()]),
             pairs=self._pairs(),
             bounds=self._bounds(),
             success_frame=torch.from_numpy(frame),

@@ -30,6 +30,7 @@ class Demo:
         states: Int64["M+1"], frames of the states s_0..s_M; empty for a failed episode.
         goals: Int64["g"], frames that satisfy the task; the last state is drawn from them.
         task: the task in words.
+        variant: which variant of the world it was recorded in.
     """
 
     frames: Tensor
@@ -37,6 +38,7 @@ class Demo:
     states: Int64
     goals: Int64
     task: str
+    variant: int = 0
 
 
 def decode_demos(
@@ -154,7 +156,8 @@ def _demo(
 ) -> Demo:
     none = np.empty(0, np.int64)
     if keyframes is None:
-        return Demo(frames, present, none, none, episode.task)
+        return Demo(frames, present, none, none, episode.task, episode.variant)
     solved = _solved(episode)
     goals = solved if len(solved) else np.array([len(frames) - 1])
-    return Demo(frames, present, state_frames(keyframes, chunk), goals, episode.task)
+    states = state_frames(keyframes, chunk)
+    return Demo(frames, present, states, goals, episode.task, episode.variant)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embodied_reward.math import two_hot
+from embodied_reward.rewards.base import Weigh
 from embodied_reward.rewards.dopamine_assembly import HopBatch, HopPairs
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.dopamine_network import HopNetwork
@@ -26,18 +27,29 @@ class HopLoss:
         batch: one batch, on the network's device or not.
         encode: frames uint8 Tensor["n v h w 3"], bool Tensor["n v"] and a generator to features
             Tensor["n v d"].
+        weigh: gives the weight of every frame from its fused features; a pair weighs the mean of
+            its two frames. None weighs all alike.
     """
 
+    weights: Tensor | None = None
+
     def __init__(
-        self, network: HopNetwork, config: DopamineConfig, batch: HopBatch, encode: Encode
+        self,
+        network: HopNetwork,
+        config: DopamineConfig,
+        batch: HopBatch,
+        encode: Encode,
+        weigh: Weigh | None = None,
     ) -> None:
         self.network, self.config, self.batch, self.encode = network, config, batch, encode
-        self.training = network.training
+        self.training, self.weigh = network.training, weigh
         self.generator = torch.Generator().manual_seed(batch.seed)
 
     def __call__(self) -> tuple[Tensor, dict[str, float]]:
         """Return the scalar loss and its parts as floats."""
         embedding = self.network.fuse(self._encode())
+        if self.weigh is not None:
+            self.weights = self.weigh(embedding.detach(), self.batch.variant)
         hop_loss, mae = self._hops(embedding)
         success_loss = self._success(embedding)
         failure_loss = self._failures(embedding)
@@ -79,6 +91,7 @@ class HopLoss:
         loss = two_hot.cross_entropy(logits, label.expand(logits.shape[:2]))
         mean, _ = two_hot.expectation(two_hot.mixture(logits.detach()))
         weight = pairs.weight.to(loss.device) if self.training else torch.ones_like(loss)
+        weight = self._paired(weight, pairs)
         weighted = (loss * weight).sum(1) / weight.sum(1).clamp(min=1e-6)
         return weighted.mean(), (mean - label).abs().mean().item()
 
@@ -87,12 +100,20 @@ class HopLoss:
         if len(bounds.hop) == 0:
             return embedding.new_zeros(())
         mean, _ = two_hot.expectation(self._logits(embedding, bounds))
-        return F.relu(mean - bounds.hop.to(mean.device)).mean()
+        excess = F.relu(mean - bounds.hop.to(mean.device))
+        return self._paired(excess, bounds).mean()
+
+    def _paired(self, values: Tensor, pairs: HopPairs) -> Tensor:
+        """Multiply Tensor["... p"] by the weights of the pairs."""
+        if self.weights is None:
+            return values
+        return values * (self.weights[pairs.before] + self.weights[pairs.after]) / 2
 
     def _success(self, embedding: Tensor) -> Tensor:
         goal = self._reference(embedding[self.batch.success_goal], 1)
         logits = self.network.success(embedding[self.batch.success_frame], goal)
-        return balanced_bce(logits, self.batch.success.to(logits.device))
+        weights = None if self.weights is None else self.weights[self.batch.success_frame]
+        return balanced_bce(logits, self.batch.success.to(logits.device), weights)
 
 
 def keep_views(part: Tensor, views: int, rate: float, generator: torch.Generator) -> Tensor:

@@ -28,7 +28,13 @@ from embodied_reward import config as configs
 from embodied_reward.data.preferences import Preference
 from embodied_reward.errors import CheckpointError, ConfigError, did_you_mean
 from embodied_reward.files import replacing
-from embodied_reward.rewards.base import Card, Carry, RewardModel, RewardModelConfig
+from embodied_reward.rewards.base import (
+    Card,
+    Carry,
+    FittedModel,
+    RewardModel,
+    RewardModelConfig,
+)
 from embodied_reward.rewards.dopamine_config import DopamineConfig
 from embodied_reward.rewards.embedder import Embedder
 from embodied_reward.scoring.status import Priority
@@ -100,6 +106,11 @@ class EnsembleModel(RewardModel):
         member = dataclasses.replace(config.member, views=config.views)
         config = dataclasses.replace(config, member=member)
         kind: Any = _method(type(member).get_choice_name(type(member)))
+        if issubclass(kind, FittedModel):
+            raise ConfigError(
+                f"--reward_model.member.type={kind.name}: members must be trained by gradient "
+                "steps, and this one is fitted; choose another method"
+            )
         return cls(config, [kind.create(member, task=task) for _ in range(config.count)])
 
     @property

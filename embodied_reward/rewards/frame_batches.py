@@ -23,6 +23,7 @@ class Video:
         end: the first frame that satisfies the task; the last frame of a failure.
         goals: Int64["g"], frames that satisfy the task; empty for a failure.
         fps: frames per second [Hz].
+        variant: which variant of the world it was recorded in.
     """
 
     frames: Tensor
@@ -30,6 +31,7 @@ class Video:
     end: int
     goals: Int64
     fps: float
+    variant: int = 0
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -43,12 +45,14 @@ class FrameBatch:
         frames: uint8 Tensor["n v h w 3"].
         present: bool Tensor["n v"], which camera shows something.
         success: float32 Tensor["n"], 1 where the frame satisfies the task.
+        variant: int64 Tensor["n"], which variant of the world shows in the frame.
         seed: of augmentation and dropout.
     """
 
     frames: Tensor
     present: Tensor
     success: Tensor
+    variant: Tensor
     seed: int
 
 
@@ -94,13 +98,15 @@ class FrameDataset(abc.ABC):
 
 
 def gather(videos: Sequence[Video], chosen: Sequence[Int64]) -> dict[str, Tensor]:
-    """Stack the chosen frames of every video: `frames`, `present` and `success` of a batch."""
+    """Stack the chosen frames of every video: what every batch holds but for the seed."""
     pairs = list(zip(videos, chosen, strict=True))
     success = np.concatenate([np.isin(at, v.goals) for v, at in pairs])
+    variant = np.concatenate([np.full(len(at), v.variant) for v, at in pairs])
     return {
         "frames": torch.cat([v.frames[torch.from_numpy(at)] for v, at in pairs]),
         "present": torch.cat([v.present[torch.from_numpy(at)] for v, at in pairs]),
         "success": torch.from_numpy(success).float(),
+        "variant": torch.from_numpy(variant),
     }
 
 
@@ -118,9 +124,10 @@ def video_of(episode: Episode, frames: Tensor, present: Tensor) -> Video:
     """Return a decoded episode: uint8 Tensor["t v h w 3"] and bool Tensor["t v"]."""
     last = len(frames) - 1
     if episode.success is False:
-        return Video(frames, present, last, np.empty(0, np.int64), episode.fps)
+        none = np.empty(0, np.int64)
+        return Video(frames, present, last, none, episode.fps, episode.variant)
     known = episode.success_frames
     solved = np.flatnonzero(known) if known is not None else np.empty(0, np.int64)
     # A dataset that marks no frame ends where its demonstrator was content: at the last one.
     goals = solved if len(solved) else np.array([last])
-    return Video(frames, present, int(goals[0]), goals, episode.fps)
+    return Video(frames, present, int(goals[0]), goals, episode.fps, episode.variant)

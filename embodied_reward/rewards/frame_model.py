@@ -22,7 +22,7 @@ from torch import Tensor
 from embodied_reward import config as configs
 from embodied_reward import weights
 from embodied_reward.errors import ConfigError
-from embodied_reward.rewards.base import Card, Carry, RewardModelConfig
+from embodied_reward.rewards.base import Card, Carry, RewardModelConfig, Weigh
 from embodied_reward.rewards.frame_batches import FrameBatch
 from embodied_reward.rewards.frame_network import FrameNetwork, balanced_bce, keep_views, without
 from embodied_reward.rewards.visual import VisualModel, split_presence
@@ -102,7 +102,11 @@ class FrameModel(VisualModel, abc.ABC):
 
     @abc.abstractmethod
     def objective(self, fused: Tensor, batch: Any) -> tuple[Tensor, dict[str, float]]:
-        """Return the method's loss of fused Tensor["n d"], and its parts for the log."""
+        """Return the method's loss of fused Tensor["n d"], and its parts for the log.
+
+        The loss is a Tensor["n"] of losses per frame where the method is `weighable`, else a
+        scalar.
+        """
 
     @abc.abstractmethod
     def read(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,18 +117,28 @@ class FrameModel(VisualModel, abc.ABC):
             present: Bool["n v"]; what is False there must not matter.
         """
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return the potential; methods that clip theirs return what they clip."""
+        return self.read(*split_presence(features))[0]
+
     # --- training ---
 
-    def loss(self, batch: FrameBatch) -> tuple[Tensor, dict[str, float]]:
+    def loss(
+        self, batch: FrameBatch, weigh: Weigh | None = None
+    ) -> tuple[Tensor, dict[str, float]]:
         """Return the method's objective plus the success head's loss, and parts as floats.
 
-        Augmentation and dropout act in training mode only and draw from `batch.seed`.
+        Augmentation and dropout act in training mode only and draw from `batch.seed`. `weigh`
+        gives the weight of every frame from its fused features, where the method is `weighable`.
         """
         features, present = self._encode_batch(batch)
         fused = self.network.fuse(features, present)
-        total, logs = self.objective(fused, batch)
+        weights = None if weigh is None else weigh(fused.detach(), batch.variant)
+        losses, logs = self.objective(fused, batch)
+        total = (losses if weights is None else weights * losses).mean()
         if self.config.success_weight:
-            success = balanced_bce(self.network.success(fused), batch.success.to(fused))
+            success = self.network.success(fused)
+            success = balanced_bce(success, batch.success.to(fused), weights)
             total = total + self.config.success_weight * success
             logs["success_loss"] = success.item()
         return total, {"loss": total.item(), **logs}

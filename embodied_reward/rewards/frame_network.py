@@ -57,9 +57,20 @@ def without(present: Tensor, keep: Tensor) -> Tensor:
     return torch.where(left.any(1, keepdim=True), left, present)
 
 
-def balanced_bce(logits: Tensor, target: Tensor) -> Tensor:
-    """Return binary cross-entropy in which both classes weigh the same, however rare one is."""
-    positive = target.sum().clamp(min=1)
-    negative = (1 - target).sum().clamp(min=1)
-    weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
+def balanced_bce(logits: Tensor, target: Tensor, sample: Tensor | None = None) -> Tensor:
+    """Return binary cross-entropy in which both classes weigh the same, however rare one is.
+
+    Args:
+        logits: Tensor["n"].
+        target: Tensor["n"], 0 or 1.
+        sample: weights Tensor["n"] of the samples inside their class; None weighs them alike.
+    """
+    if sample is None:
+        positive = target.sum().clamp(min=1)
+        negative = (1 - target).sum().clamp(min=1)
+        weight = torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
+    else:
+        positive = (sample * target).sum().clamp(min=1e-6)
+        negative = (sample * (1 - target)).sum().clamp(min=1e-6)
+        weight = sample * torch.where(target > 0.5, 0.5 / positive, 0.5 / negative)
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction="sum")

@@ -23,7 +23,7 @@ from embodied_reward.errors import ConfigError
 from embodied_reward.rewards.base import device_of
 from embodied_reward.rewards.frame_batches import FrameDataset
 from embodied_reward.rewards.frame_model import FrameModel, FrameModelConfig
-from embodied_reward.rewards.visual import split_presence
+from embodied_reward.rewards.visual import read_by_views, split_presence
 from embodied_reward.vision.encoders import Encoder
 
 
@@ -91,12 +91,7 @@ class GoalModel(FrameModel, abc.ABC):
 
     def read(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""
-        potential = features.new_full((len(features),), torch.nan)
-        spread = potential.clone()
-        for views in present.unique(dim=0):
-            rows = (present == views).all(-1)
-            potential[rows], spread[rows] = self._read(features[rows], views)
-        return potential, spread
+        return read_by_views(self._read, features, present)
 
     def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
         """Return minus the distance to the goals; see the base class."""

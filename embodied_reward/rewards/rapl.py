@@ -52,7 +52,7 @@ from embodied_reward.rewards.rapl_references import (
     reference_pictures,
 )
 from embodied_reward.rewards.rapl_transport import Matched, nearest_reference, within
-from embodied_reward.rewards.visual import split_presence
+from embodied_reward.rewards.visual import read_by_views, split_presence
 from embodied_reward.types import Episode, EpisodeScores, Float64, Int64
 from embodied_reward.vision.encoders import Encoder
 
@@ -206,12 +206,7 @@ class RaplModel(PreferenceModel):
 
     def read(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class; the spread is that between single references."""
-        potential = features.new_full((len(features),), torch.nan)
-        spread = potential.clone()
-        for views in present.unique(dim=0):
-            rows = (present == views).all(-1)
-            potential[rows], spread[rows] = self._read(features[rows], views)
-        return potential, spread
+        return read_by_views(self._read, features, present)
 
     @torch.inference_mode()
     def match(self, episode: Episode) -> Matched | None:

@@ -98,6 +98,7 @@ class RemainingTimeModel(FrameModel):
     """Two-hot regression of the remaining time; see the module docstring."""
 
     name: ClassVar[str] = "remaining_time"
+    weighable: ClassVar[bool] = True
     config_type = RemainingTimeConfig
     config: RemainingTimeConfig
     horizon: Tensor
@@ -125,7 +126,7 @@ class RemainingTimeModel(FrameModel):
         self.centres = symlog.grid(self.config.bins, high).float().to(device)
 
     def objective(self, fused: Tensor, batch: TimeBatch) -> tuple[Tensor, dict[str, float]]:
-        """Return the cross-entropy of known times and the one-sided loss of failures."""
+        """Return per frame the cross-entropy of known times, the one-sided loss of failures."""
         logits, remaining = self.head(fused), batch.remaining.to(fused.device)
         known = torch.isfinite(remaining)
         losses = torch.where(
@@ -135,7 +136,7 @@ class RemainingTimeModel(FrameModel):
         )
         mean, _ = symlog.expectation(logits.detach(), self.centres)
         error = (mean - remaining)[known].abs().mean()
-        return losses.mean(), {"time_loss": losses.mean().item(), "time_mae_s": error.item()}
+        return losses, {"time_loss": losses.mean().item(), "time_mae_s": error.item()}
 
     def read(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """See the base class."""

@@ -80,6 +80,10 @@ class RlhfModel(PreferenceModel):
         scaled = (rewards - self.reward_mean) / self.reward_variance.sqrt()
         return scaled.sigmoid(), torch.zeros_like(scaled)
 
+    def level(self, features: Tensor, start: Tensor, task: str = "") -> Tensor:
+        """Return the reward itself; see the base class."""
+        return self._rewards(*split_presence(features))
+
     @torch.inference_mode()
     def step_rewards(self, episode: Episode) -> Float64:
         """Return the network's reward of every frame, Float64["t"]; NaN where no camera works."""

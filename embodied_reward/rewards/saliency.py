@@ -84,11 +84,15 @@ def _redraw(module: nn.Module) -> None:
 def _parts(
     model: VisualModel, frames: Tensor, present: Tensor, task: str, options: SaliencyOptions
 ) -> Iterator[Mapping[str, SaliencyMaps]]:
-    model.eval()
+    # Forgets what was embedded in inference mode, and may enter no graph.
+    model.train().eval()
     with torch.no_grad():
         start = model.features(frames[:1], present[:1]).clone()
-        # Whatever the model remembers of its references is made now, not under observation.
-        model.level(start, start, task)
+        try:
+            # Whatever the model remembers of its references is made now, not under observation.
+            model.level(start, start, task)
+        except NotImplementedError as error:
+            raise ConfigError(str(error)) from error
     step = per_call(model.image_size, model.image_size, beside=present.shape[1])
     for at in range(0, len(frames), step):
         rows = slice(at, at + step)
@@ -113,8 +117,5 @@ def _explain(
         # Rows without any camera may be anything, and would spoil the sum.
         return torch.where(present.any(1).to(device), levels, 0.0)
 
-    try:
-        maps = explain(Target(model.network.encoder, images, score), options)
-    except NotImplementedError as error:
-        raise ConfigError(str(error)) from error
+    maps = explain(Target(model.network.encoder, images, score), options)
     return {view: maps.take(slice(k, None, shape[1])) for k, view in enumerate(model.config.views)}

@@ -10,7 +10,7 @@ Features of a model are Tensor["n v d+1"]: per view the adapted feature, and in 
 where the camera shows something, 0 where it is missing, black or flat.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -180,3 +180,22 @@ class VisualModel(RewardModel):
 def split_presence(features: Tensor) -> tuple[Tensor, Tensor]:
     """Return features Tensor["n v d"] and bool Tensor["n v"] of a model's Tensor["n v d+1"]."""
     return features[..., :-1], features[..., -1] > 0.5
+
+
+def read_by_views(
+    read: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], features: Tensor, present: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Read frames together that the same views show.
+
+    Args:
+        read: features Tensor["n v d"] and the views bool Tensor["v"] that all of them have -> two
+            numbers per frame, Tensor["n"] each.
+        features: Tensor["n v d"].
+        present: bool Tensor["n v"].
+    """
+    first = features.new_full((len(features),), torch.nan)
+    second = first.clone()
+    for views in present.unique(dim=0):
+        rows = (present == views).all(-1)
+        first[rows], second[rows] = read(features[rows], views)
+    return first, second

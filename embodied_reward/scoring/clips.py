@@ -1,21 +1,18 @@
 """Pictures and clips on disk as uint8 frames at their native size."""
 
 import io
-from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
-from av.error import FFmpegError
 
+from embodied_reward.data.video import VIDEOS, frame_times, read_video
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 
 @dataclass(frozen=True)
@@ -80,36 +77,13 @@ def read_picture(source: Path | bytes) -> UInt8:
         raise DatasetError(f"no readable picture ({_reason(error)})") from error
 
 
-def read_video(path: Path, chosen: Container[int] | None = None) -> Iterator[tuple[UInt8, float]]:
-    """Yield frames UInt8["h w 3"] and their times [s], one after the other.
-
-    Args:
-        path: the file.
-        chosen: numbers of the frames to yield; default all. Others are decoded and dropped.
-
-    Raises:
-        DatasetError: not readable, or without any frame.
-    """
-    number = -1
-    try:
-        with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if chosen is None or number in chosen:
-                    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    yield rgb, float(frame.time or 0.0)
-    except (OSError, ValueError, IndexError, FFmpegError) as error:
-        raise DatasetError(f"no readable video ({_reason(error)})") from error
-    if number < 0:
-        raise DatasetError("no readable video (it has no frames)")
-
-
 def read_spread(path: Path, count: int) -> list[tuple[UInt8, float]]:
     """Return at most `count` frames of a video, evenly spread, with their times [s].
 
     Raises:
         DatasetError: not readable, or without any frame.
     """
-    total = _length(path)
+    total = len(frame_times(path))
     return list(read_video(path, set(spread(total, count).tolist())))
 
 
@@ -117,18 +91,6 @@ def spread(total: int, count: int) -> Int64:
     """Return min(total, count) places: the middles of equal segments of 0..total-1."""
     count = min(total, count)
     return ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
-
-
-def _length(path: Path) -> int:
-    """Count the frames by decoding them: headers of damaged files lie."""
-    total = 0
-    try:
-        with av.open(str(path)) as container:
-            for _ in container.decode(video=0):
-                total += 1
-    except (OSError, ValueError, IndexError, FFmpegError) as error:
-        raise DatasetError(f"no readable video ({_reason(error)})") from error
-    return total
 
 
 def _reason(error: Exception) -> str:

@@ -4,16 +4,17 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embodied_reward.errors import CheckpointError, DatasetError
+from embodied_reward.errors import CheckpointError, ConfigError, DatasetError
 from embodied_reward.math.statistics import spearman
-from embodied_reward.rewards.base import RewardModel
+from embodied_reward.rewards.base import RewardModel, Weigh, device_of
 from embodied_reward.training.checkpoint import latest, point, save_checkpoint
+from embodied_reward.training.decorrelation import BatchWeights
 from embodied_reward.training.loop import LoopConfig, TrainingLoop, adamw, learning_rate
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
 from embodied_reward.training.run import Tracker
@@ -49,12 +50,16 @@ class Trainable(Protocol):
     """What the loop needs of a model besides the `RewardModel` contract.
 
     `loss` returns its parts by name; the best checkpoint has the lowest held-out `selection`, or
-    `loss` where there is no such part.
+    `loss` where there is no such part. Only a model that is `weighable` is ever given `weigh`.
     """
+
+    weighable: ClassVar[bool]
 
     def dataset(self, episodes: list[Episode]) -> Any: ...  # noqa: D102
     def set_references(self, data: Any) -> None: ...  # noqa: D102
-    def loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]: ...  # noqa: D102
+    def loss(  # noqa: D102
+        self, batch: Any, *, weigh: Weigh = ...
+    ) -> tuple[Tensor, dict[str, float]]: ...
 
 
 def split_episodes(
@@ -84,6 +89,10 @@ class RewardTrainer(TrainingLoop):
         config: optimisation settings.
         folder: the run folder.
         seed: every batch is a function of (seed, step).
+        weights: learns the weights of every training batch's samples; None weighs all alike.
+
+    Raises:
+        ConfigError: weights for a model whose loss is no mean over samples.
     """
 
     verb = "train-reward"
@@ -99,9 +108,12 @@ class RewardTrainer(TrainingLoop):
         config: OptimizationConfig,
         folder: Path,
         seed: int,
+        weights: BatchWeights | None = None,
     ) -> None:
         super().__init__(config, folder, seed)
-        self.model = model
+        if weights is not None:
+            check_weighable(model)
+        self.model, self.weights = model, weights
         self.trainable: Trainable = model  # type: ignore[assignment]
         self.data: Batches = self.trainable.dataset(training)
         self.trainable.set_references(self.data)
@@ -124,6 +136,8 @@ class RewardTrainer(TrainingLoop):
         load_optimizer(self.optimizer, found / "training_state")
         self.step = state["step"]
         self.best = state["best"] if state["best"] is not None else math.inf
+        if self.weights is not None:
+            self.weights.load(found / "training_state", device_of(self.model))
         return True
 
     def run(self, *, progress: bool = True) -> Path:
@@ -146,10 +160,17 @@ class RewardTrainer(TrainingLoop):
         """See the base class."""
         self.model.train()
         batch = self.data.batch(self.config.batch_size, self.seed, self.step)
-        loss, logs = self.trainable.loss(batch)
+        loss, logs = self._loss(batch)
         rate = learning_rate(self.step, self.config)
         norm = self.descend(loss, self.model.parameters(), rate)
         return {**logs, "grad_norm": norm, "lr": rate}
+
+    def _loss(self, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        if self.weights is None:
+            return self.trainable.loss(batch)
+        loss, logs = self.trainable.loss(batch, weigh=self.weights)
+        found = {f"decorrelation/{key}": value for key, value in self.weights.logs.items()}
+        return loss, logs | found
 
     def validate(self, tracker: Tracker) -> None:
         """See the base class; keeps the best checkpoint."""
@@ -178,8 +199,19 @@ class RewardTrainer(TrainingLoop):
             self.model.calibrate(self.validation)
         self.model.save(folder / "pretrained_model")
         save_optimizer(self.optimizer, state)
+        if self.weights is not None:
+            self.weights.save(state)
         best = self.best if math.isfinite(self.best) else None
         (state / "state.json").write_text(json.dumps({"step": self.step, "best": best}))
+
+
+def check_weighable(model: RewardModel) -> None:
+    """Raise ConfigError for a model whose loss is no mean over samples."""
+    if not model.weighable:
+        raise ConfigError(
+            f"--decorrelation.type needs a reward model whose loss is a mean over frames or pairs "
+            f"(dopamine, remaining_time); that of '{model.name}' cannot be weighed"
+        )
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Encoders of single images: our small convolutional net, or any `transformers` vision model."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,13 @@ class Encoder(nn.Module):
         """Return what `rebuild` needs to make the same architecture without any download."""
         raise NotImplementedError
 
+    def depths(self, images: Tensor) -> list[Tensor]:
+        """Return the activations of every depth, first to last, of Tensor["n 3 size size"].
+
+        Each is a map Tensor["n c h w"], or Tensor["n d"] where places are gone.
+        """
+        raise NotImplementedError
+
 
 class ConvEncoder(Encoder):
     """Stride-2 convolutions with GroupNorm, then one linear layer that keeps position.
@@ -87,6 +95,16 @@ class ConvEncoder(Encoder):
         """See the base class."""
         return {"kind": "conv", "name": self.name, "dim": self.dim, "image_size": self.image_size}
 
+    def depths(self, images: Tensor) -> list[Tensor]:
+        """See the base class: the output of every ReLU, and of the whole encoder."""
+        low, high = PIXEL_RANGE
+        found, now = [], images * (high - low) + low
+        for layer in self.body:
+            now = layer(now)
+            if isinstance(layer, nn.ReLU):
+                found.append(now)
+        return [*found, self.head(now)]
+
 
 class TransformersEncoder(Encoder):
     """A vision model from `transformers` (DINOv2, SigLIP, ViT, ...), pooled to one vector."""
@@ -106,7 +124,7 @@ class TransformersEncoder(Encoder):
         self.statistics = {"mean": list(mean), "std": list(std)}
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.dim = int(model.config.hidden_size)  # type: ignore[union-attr]
+        self.dim = int(_width(model.config) or 0)
         if freeze:
             self.model.requires_grad_(False).eval()
 
@@ -137,6 +155,31 @@ class TransformersEncoder(Encoder):
             "freeze": not self.trainable,
             **self.statistics,
         }
+
+    def depths(self, images: Tensor) -> list[Tensor]:
+        """See the base class: the embedding and the output of every block.
+
+        The tokens of a transformer are laid out as the patches of the picture; tokens that stand
+        for no patch, which come first, are left out.
+        """
+        pixels = (images - self.mean) / self.std  # type: ignore[operator]
+        output = self.model(pixel_values=pixels, output_hidden_states=True)
+        return [_as_map(hidden) for hidden in output.hidden_states]
+
+
+def _width(config: Any) -> int | None:
+    """Return the size of a vision model's output: transformers name one, pyramids one per stage."""
+    sizes = getattr(config, "hidden_sizes", None)
+    return getattr(config, "hidden_size", None) or (sizes[-1] if sizes else None)
+
+
+def _as_map(hidden: Tensor) -> Tensor:
+    """Return Tensor["n c h w"] of a map, or of tokens Tensor["n p d"]."""
+    if hidden.ndim != 3:
+        return hidden
+    side = math.isqrt(hidden.shape[1])
+    patches = hidden[:, hidden.shape[1] - side**2 :]
+    return patches.transpose(1, 2).unflatten(2, (side, side))
 
 
 def build_encoder(config: EncoderConfig, dim: int) -> Encoder:
@@ -176,10 +219,10 @@ def _load_pretrained(config: EncoderConfig) -> Encoder:
             "save_pretrained() or a hub id that this machine can reach"
         ) from error
     model = getattr(model, "vision_model", model)
-    if not hasattr(model.config, "hidden_size"):
+    if _width(model.config) is None:
         raise ConfigError(
-            f"'{config.name}' is a {type(model).__name__} without `hidden_size`; "
-            "choose a vision transformer such as DINOv2, ViT or SigLIP"
+            f"'{config.name}' is a {type(model).__name__} without `hidden_size` or "
+            "`hidden_sizes`; choose a vision model such as DINOv2, ViT, SigLIP or ResNet"
         )
     size = config.image_size or int(getattr(model.config, "image_size", 224))
     return TransformersEncoder(

@@ -48,6 +48,8 @@ class Distractors:
             mujoco.mjv_initGeom(
                 geom, kind, self.sizes[i], self.places[i], axes, colour.astype(np.float32)
             )
+            # Drawn in segmentations too, as nothing of the model.
+            geom.segid, geom.objid, geom.objtype = scene.ngeom, -1, mujoco.mjtObj.mjOBJ_UNKNOWN
             scene.ngeom += 1
 
 

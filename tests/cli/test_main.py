@@ -39,7 +39,7 @@ def test_an_unknown_verb_names_the_nearest(capsys):
     assert main(["train-rewards"]) == 2
     assert capsys.readouterr().err == (
         "er: unknown verb 'train-rewards'; did you mean 'train-reward' or 'train-scorer' or "
-        "'eval-reward'?\n"
+        "'audit-reward'?\n"
     )
 
 

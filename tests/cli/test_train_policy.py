@@ -205,6 +205,7 @@ def test_replaying_a_demonstration_online_gives_the_demonstrations_potentials(de
             "use --workers=serial",
         ),
         (["--reward.mode=success", "--reward.tiers=4"], "leave --reward.tiers out"),
+        (["--reward.mode=success", "--decorrelation.type=sgfd"], "found one variant only"),
         (["--reward.mode=oracle", "--reward.tiers=4", "--reward.hysteresis=0.3"], "[0, 0.25)"),
     ],
 )

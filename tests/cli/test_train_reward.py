@@ -87,6 +87,32 @@ def test_resume_continues_to_more_steps_exactly(tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["sgfd", "stablenet"])
+def test_data_sets_are_variants_and_the_weights_are_logged_and_resumed(kind, tmp_path):
+    two = [f"--dataset.root={FIXTURE},{FIXTURE}", f"--decorrelation.type={kind}"]
+    quick = ["--decorrelation.warmup=2", "--decorrelation.steps=3", "--episodes=1,2,4,5"]
+    more = [*two, *quick, "--val_fraction=0"]
+    assert train(tmp_path / "whole", *more) == 0
+    assert train(tmp_path / "cut", *more) == 0
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "00000006")
+    assert er("train-reward", f"--output_dir={tmp_path / 'cut'}", "--resume=true") == 0
+    whole, again = ((tmp_path / n / "metrics.jsonl").read_text() for n in ("whole", "cut"))
+    assert again == whole
+    rows = [json.loads(row) for row in whole.splitlines()]
+    ess = [row["train/decorrelation/ess"] for row in rows if "train/loss" in row]
+    assert ess[:2] == [1.0, 1.0]
+    assert all(0.3 - 1e-6 <= value <= 1 for value in ess)
+    # The variants show the same pictures, so SGFD finds nothing to decorrelate.
+    assert (ess[-1] == 1.0) is (kind == "sgfd")
+
+
+def test_a_loss_that_is_no_mean_over_samples_is_refused(tmp_path, capsys):
+    more = ["--reward_model.type=tcc", "--decorrelation.type=stablenet"]
+    argv = [f"--dataset.root={FIXTURE}", f"--output_dir={tmp_path / 'run'}", *more]
+    assert er("train-reward", *argv) == 2
+    assert "(dopamine, remaining_time); that of 'tcc'" in message(capsys)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -98,6 +124,9 @@ def test_resume_continues_to_more_steps_exactly(tmp_path):
         (["--device=tpu"], "available: cpu"),
         (["--steps=many"], "bad configuration value: `steps`"),
         (["--dataset.repo_id=a/b"], "exactly one of --dataset.root"),
+        (["--decorrelation.type=sgdf"], "did you mean 'sgfd'"),
+        (["--decorrelation.type=sgfd"], "one variant only: give several data sets"),
+        (["--decorrelation.type=stablenet", "--decorrelation.min_ess=2"], "0 <= min_ess <= 1"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys, arguments, text):

@@ -1,10 +1,10 @@
 """500 damaged and hostile datasets: each is one named error, quickly, in little memory."""
 
+import mmap
 import sys
 from collections import Counter
 
 import malformed
-import numpy as np
 import pytest
 import trial
 
@@ -27,7 +27,7 @@ def test_there_are_enough_of_every_kind():
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 def test_one_named_error(case, sound):
-    if "jpegxl" in case.name:
+    if "jpegxl" in case.name or "imagecodecs" in case.name:
         pytest.importorskip("imagecodecs")
     outcome = trial.attempt(case, sound)
     if outcome.seconds > 1:  # a busy machine; a case that is slow is slow again
@@ -42,6 +42,7 @@ def test_one_named_error(case, sound):
 def test_the_measurement_sees_memory():
     """A bound on memory proves nothing if the measurement is blind."""
     before = trial.reset_peak()
-    block = np.ones(96 * 2**20, np.uint8)
-    del block
-    assert trial.peak() - before > 90
+    # Fresh pages: an array may lie where earlier tests have left memory to the process.
+    with mmap.mmap(-1, 96 * 2**20) as pages:
+        pages.write(b"1" * len(pages))
+        assert trial.peak() - before > 90

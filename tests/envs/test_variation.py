@@ -285,6 +285,32 @@ def test_the_pattern_lies_on_the_table_whatever_the_camera_sees(varied):
     assert np.abs(hues[1:, 0] - hues[:-1, 0]).max() > 0.06
 
 
+def test_full_quality_shows_the_same_backgrounds_and_distractors(build):
+    """Several samples a pixel have other depths, by which the background is told."""
+    kinds = {}
+    for quality in ("fast", "full"):
+        base = build(METAWORLD, size=96, quality=quality)
+        plain = (base.reset(seed=0), base.frames())[1]["corner2"].astype(int)
+        env = vary(base, texture=1.0, distractors=1.0, variant=2)
+        env.reset(seed=0)
+        kinds[quality] = np.abs(env.frames()["corner2"] - plain).sum(axis=-1) > 40
+    assert kinds["fast"].mean() > 0.4
+    assert (kinds["fast"] == kinds["full"]).mean() > 0.9
+
+
+def test_distractors_are_nothing_of_the_model_in_segmentations(varied):
+    """Where they are, a segmentation shows neither table nor objects."""
+    env = varied(PUSH, distractors=1.0, size=64)
+    env.reset(seed=0)
+    base = env.unwrapped
+    base.frames()
+    labels = base._renderer.segment(base.data, base._dress)["front"]
+    plain = base._renderer.segment(base.data)["front"]
+    hidden = (labels != plain).any(axis=-1)
+    assert hidden.sum() > 40
+    assert (labels[hidden][:, 0] == -1).all()
+
+
 def test_goals_and_marks_keep_their_colours(build, varied):
     colours = dict.fromkeys(("texture", "robot_colour", "object_colour"), 1.0)
     plain, env = build(SWEEP, size=64), varied(SWEEP, size=64, **colours)

@@ -1,91 +1,70 @@
 """Weights that break a spurious link where that is possible, and do nothing where it is not."""
 
+import re
+import runpy
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from embodied_reward.math.decorrelation import decorrelate, environment_saliency
+from embodied_reward.math.decorrelation import decorrelate, effective_share, floored
+from embodied_reward.math.environment_classifier import environment_saliency
 
-SALIENT = torch.tensor([False, False, False, True])
+ROOT = Path(__file__).parents[2]
+STUDY = runpy.run_path(str(ROOT / "benchmarks" / "decorrelation.py"))
+SALIENT, world = STUDY["SALIENT"], STUDY["world"]
 
 
 def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def world(case, agree, rng, n=2000):
-    """Three causes, and a feature that follows one of them, or the target, in most samples."""
-    s = rng.normal(size=(n, 3))
-    if case == "covariate":
-        y = cause = np.sign(s[:, 0])
-    elif case == "misspecified":
-        y, cause = np.sign(s[:, 0] ** 2 - 1 + s[:, 1]), np.sign(s[:, 0] ** 2 - 1)
-    elif case == "caused by the target":
-        y = cause = np.where(rng.random(n) < 0.25, -np.sign(s[:, 0]), np.sign(s[:, 0]))
-    else:
-        cause = np.sign(s[:, 1] * s[:, 2])
-        y = np.sign(s[:, 1] * s[:, 2] + 0.5 * s[:, 0])
-    v = np.where(rng.random(n) < agree, cause, -cause) + 0.3 * rng.normal(size=n)
-    return torch.tensor(np.column_stack([s, v])), torch.tensor((y > 0).astype(float))
+@cache
+def study(case):
+    """The five seeds of docs/decorrelation.md."""
+    return STUDY["study"](case)
 
 
-def logistic(x, y, weights):
-    b = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([b], max_iter=200)
-
-    def closure():
-        optimizer.zero_grad()
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(
-            x @ b[1:] + b[0], y, reduction="none"
-        )
-        loss = (weights * losses).mean() + 1e-3 * b.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return b.detach()
-
-
-def accuracy(b, x, y):
-    return float((((x @ b[1:] + b[0]) > 0) == (y > 0.5)).double().mean())
-
-
-def study(case, seeds=5):
-    """Mean over seeds: gain out of and in distribution, fall of correlation, effective share."""
-    rows = []
-    for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        x, y = world(case, 0.9, rng)
-        shifted, same = world(case, 0.1, rng), world(case, 0.9, rng)
-        found = decorrelate(x, SALIENT, generator=seeded(seed))
-        plain, weighted = logistic(x, y, torch.ones_like(y)), logistic(x, y, found.weights)
-        rows.append(
-            [accuracy(weighted, *data) - accuracy(plain, *data) for data in (shifted, same)]
-            + [found.before / found.after, found.effective]
-        )
-    return np.mean(rows, 0)
+def gain(case, which="shifted"):
+    found = study(case)
+    return found[f"{which}, weighted"] - found[f"{which}, plain"]
 
 
 def test_a_spurious_feature_of_a_cause_is_broken():
-    gain, same, fall, effective = study("covariate")
-    assert gain >= 0.05
-    assert same > -0.01
-    assert fall >= 100
-    assert 0.3 <= effective <= 0.9
+    found = study("covariate")
+    assert gain("covariate") >= 0.05
+    assert gain("covariate", "same") > -0.01
+    assert found["correlation falls by"] >= 100
+    assert 0.3 <= found["effective samples"] <= 0.9
 
 
 def test_a_link_without_linear_correlation_needs_fourier_features():
-    gain, _, fall, effective = study("misspecified")
-    assert gain >= 0.15
-    assert fall >= 100
-    assert 0.3 <= effective <= 0.9
+    found = study("misspecified")
+    assert gain("misspecified") >= 0.15
+    assert found["correlation falls by"] >= 100
+    assert 0.3 <= found["effective samples"] <= 0.9
 
 
 @pytest.mark.parametrize("case", ["caused by the target", "interaction"])
 def test_where_reweighting_cannot_help_it_does_not(case):
     """These document the method's assumption: were they to pass, the docs would be wrong."""
-    gain, *_ = study(case, seeds=3)
-    assert abs(gain) < 0.02
+    assert abs(gain(case)) < 0.02
+
+
+@pytest.mark.parametrize("case", list(STUDY["CASES"]))
+def test_the_page_shows_what_the_command_prints(case):
+    page = (ROOT / "docs" / "decorrelation.md").read_text()
+    (shown,) = [
+        line for line in page.splitlines() if line.startswith(f"| {STUDY['CASES'][case]} |")
+    ]
+    printed = STUDY["row"](case, study(case))
+    numbers = [re.findall(r"\d+\.\d+", line) for line in (shown, printed)]
+    assert len(numbers[0]) == 5
+    assert np.allclose(*(np.array(found, float) for found in numbers), atol=0.011)
 
 
 def test_two_binary_features_are_balanced_and_not_collapsed():
@@ -123,6 +102,36 @@ def test_a_warm_start_goes_on_and_a_seed_fixes_the_weights():
     )
     later = decorrelate(x, SALIENT, steps=40, start=first.weights, generator=seeded(1))
     assert later.after < first.after
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0, 100), min_size=2, max_size=30).filter(lambda w: max(w) > 0.01),
+    st.floats(0.05, 1.0),
+)
+def test_the_floor_holds_exactly_and_leaves_good_weights_alone(values, least):
+    weights = torch.tensor(values, dtype=torch.float64)
+    found = floored(weights, least)
+    assert float(effective_share(found)) >= least - 1e-9
+    assert (found >= -1e-12).all()
+    assert torch.isclose(found.sum(), weights.sum())
+    if float(effective_share(weights)) >= least:
+        assert torch.equal(found, weights)
+    # Mixing keeps the order: no sample overtakes another.
+    assert torch.equal(found[weights.argsort()], found[weights.argsort()].sort().values)
+
+
+def test_a_few_columns_at_a_time_estimate_the_same_objective():
+    x, _ = world("covariate", 0.9, np.random.default_rng(0))
+    z = torch.cat([x, torch.randn(len(x), 12, generator=seeded(5), dtype=torch.float64)], 1)
+    salient = torch.arange(16) == 3
+    found = decorrelate(z, salient, columns=4, generator=seeded(0))
+    w = found.weights / found.weights.sum()
+    centred = z - w @ z
+    correlation = (w * centred[:, 3]) @ centred / (w @ centred.square()).sqrt()
+    correlation = correlation / (w @ centred.square())[3].sqrt()
+    assert abs(float(correlation[0])) < 0.05  # 0.63 with uniform weights
+    assert 0.3 <= found.effective <= 0.9
 
 
 def test_features_that_shift_between_environments_are_salient():

@@ -11,7 +11,7 @@ from embodied_reward.policies.checkpoint import Policy, spec_of
 from embodied_reward.policies.evaluate import evaluate
 from embodied_reward.policies.networks import SCALE_FLOOR, input_statistics
 from embodied_reward.policies.ppo import build_ppo
-from embodied_reward.policies.sac import build_sac, sample_action
+from embodied_reward.policies.sac import build_sac
 from embodied_reward.shaping import mode_named
 
 
@@ -85,7 +85,7 @@ def test_log_density_matches_the_transformed_normal(build, demos):
     obs = torch.from_numpy(demos.obs)
     torch.manual_seed(0)
     with torch.no_grad():
-        action, log_prob = sample_action(model.actor, obs)
+        action, log_prob = model.actor.sample(obs)
         mean, log_std, _ = model.actor.get_action_dist_params(obs)
     normal = torch.distributions.Normal(mean, log_std.exp())
     squash = torch.distributions.transforms.TanhTransform(cache_size=0)

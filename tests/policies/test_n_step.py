@@ -146,7 +146,9 @@ def test_sac_uses_the_discount_column(make_learner, small_sac, demos):
     batch = model.replay_buffer.sample(32)
     predicted = model.critic.values(batch.observations, batch.actions).detach()
     expected = 0.5 * (predicted - batch.rewards[:, 0]).square().mean(dim=1).sum().item()
-    loss, _ = model._update_critic(batch._replace(discounts=0 * batch.discounts))
+    batch = batch._replace(discounts=0 * batch.discounts)
+    (action,), (bonus,) = model._next([batch])
+    loss, _ = model._update_critic(batch, action, bonus, None)
     assert loss == pytest.approx(expected, rel=1e-5)
 
 

@@ -12,9 +12,11 @@ from embodied_reward.rewards import EnsembleConfig, SuccessConfig
 from embodied_reward.rewards.ensemble import EnsembleModel
 from embodied_reward.rewards.saliency import explain_episode, randomised
 from embodied_reward.rewards.success import SuccessModel
+from embodied_reward.rewards.visual import VisualModel
 from embodied_reward.scoring import FeatureCache, ScoringCore
 from embodied_reward.vision.encoders import EncoderConfig
 from embodied_reward.vision.saliency import SaliencyOptions
+from tests.rewards import preferred
 from tests.rewards.conftest import VIEWS, square_episode
 from tests.rewards.methods import (
     CONFIGS,
@@ -55,6 +57,16 @@ def test_a_trained_model_looks_at_what_moves(kind, method, trained):
     alone = max(focus(fresh[view], squares_of(episode, view)) for view in VIEWS)
     assert best > 2
     assert best > alone
+
+
+@pytest.mark.parametrize("kind", ["rapl", "rlhf"])
+def test_models_of_preferences_look_at_what_moves(kind):
+    model, episode = preferred.trained(kind), preferred.moving_square(70)
+    model.score_episode(episode)  # leaves references that were embedded in inference mode
+    maps = explain_episode(model, episode, SaliencyOptions("lrp"))
+    assert all(maps[view].ok.all() for view in VIEWS)
+    assert max(focus(maps[view], squares_of(episode, view)) for view in VIEWS) > 2
+    model.score_episode(episode)
 
 
 def test_explaining_changes_neither_the_scores_nor_the_weights(trained):
@@ -130,6 +142,12 @@ def test_a_detector_and_an_ensemble_have_maps():
     members = [explain_episode(m, square_episode(47)) for m in ensemble.members]
     mean = (members[0]["front"].values + members[1]["front"].values) / 2
     np.testing.assert_allclose(maps["front"].values, mean)
+
+
+def test_a_method_without_a_level_says_so(trained, monkeypatch):
+    monkeypatch.setattr(type(trained), "level", VisualModel.level)
+    with pytest.raises(ConfigError, match="'dopamine' does not say what"):
+        explain_episode(trained, square_episode(48))
 
 
 def test_methods_that_do_not_fit_say_so(trained):

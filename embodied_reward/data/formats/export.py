@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embodied_reward.data import schema
+from embodied_reward.data.formats import record
 from embodied_reward.data.formats.source import Source
 from embodied_reward.errors import DatasetError
 
@@ -32,6 +33,43 @@ class Part:
     start: int
     stop: int
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Export:
+    """Everything that a file of arrays will hold.
+
+    Attributes:
+        features: LeRobot key -> declaration of the columns that are written.
+        parts: LeRobot key -> the arrays that hold it.
+        views: view -> stored name.
+    """
+
+    features: dict[str, dict[str, Any]]
+    parts: dict[str, list[Part]]
+    views: dict[str, str]
+
+    def noted(self, source: Source) -> dict[str, Any]:
+        """Return the record that the file carries for our reader."""
+        return record.make_record(
+            {key: [p.name for p in group] for key, group in self.parts.items()},
+            list(self.views.values()),
+            fps=source.fps,
+            robot_type=source.robot_type,
+            info=source.info,
+        )
+
+
+def plan_export(source: Source, names: Mapping[str, str], home: str) -> Export:
+    """Choose what a dataset is written as; arguments as `parts_of`.
+
+    Raises:
+        DatasetError: a name that cannot be stored, or two columns of one name.
+    """
+    features, views = numeric_features(source), view_names(source, home)
+    parts = {key: parts_of(key, feature, names, home) for key, feature in features.items()}
+    refuse_doubles([*views.values(), *(p.name for group in parts.values() for p in group)])
+    return Export(features, parts, views)
 
 
 def numeric_features(source: Source) -> dict[str, dict[str, Any]]:

@@ -32,7 +32,7 @@ def open_foreign(path: Path, layout: Layout) -> Source | None:
             f"'{path}' holds {len(files)} HDF5 files; pass the ones that belong together, joined "
             f"by commas, such as '{files[0]},{files[1]}'"
         )
-    if (path / "manifest.json").is_file() or any(path.glob("*.mp4")):
+    if (path / "manifest.json").is_file() or any(path.glob("*.mp4")) or any(path.glob("*/*.mp4")):
         from embodied_reward.data.formats.videos import VideoFolderSource
 
         return VideoFolderSource(path, layout)

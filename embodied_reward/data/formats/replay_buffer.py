@@ -6,6 +6,7 @@ policy. Pictures may be uint8, or floats in 0 to 255 (PushT). Neither task nor f
 UMI stores no actions; there the pose of the next row stands for the action.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,15 @@ class ReplayBufferSource(ArraySource):
         end = int(self._ends[index])
         return self._store.stored_bytes(f"data/{name}", end - self.lengths[index], end)
 
-    def step(self, name: str, rows: int) -> int:
-        """Return how many rows to read at a time: no fewer than a chunk holds."""
-        return max(rows, self._store.header(f"data/{name}").chunks[0])
+    def spans(self, index: int, name: str, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield the rows of one episode, start and stop, so that no chunk is decoded twice."""
+        chunk, length = self._store.header(f"data/{name}").chunks[0], self.lengths[index]
+        size, first = max(chunk, rows // chunk * chunk), int(self._ends[index]) - length
+        start = 0
+        while start < length:
+            stop = min(length, ((first + start) // size + 1) * size - first)
+            yield start, stop
+            start = stop
 
     def _read_ends(self) -> npt.NDArray[np.int64]:
         header = self._store.header(_ENDS)

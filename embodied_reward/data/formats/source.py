@@ -104,10 +104,11 @@ class ArraySource(ABC):
         del index, name
         return None
 
-    def step(self, name: str, rows: int) -> int:
-        """Return how many rows to read at a time, given how many fit in a block."""
+    def spans(self, index: int, name: str, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield the rows of one episode, start and stop, in spans of about `rows`."""
         del name
-        return rows
+        for start in range(0, self.lengths[index], rows):
+            yield start, min(start + rows, self.lengths[index])
 
     def _adopt(self, plan: Plan, decisions: Decisions) -> None:
         """Take over a plan; call when lengths and tasks are known."""
@@ -191,9 +192,8 @@ class ArraySource(ABC):
         stored = self.stored_bytes(index, picture.name)
         if stored is not None:
             limits.plausible(where, self.lengths[index] * height * width * 3, stored)
-        rows = self.step(picture.name, max(1, limits.BLOCK // (height * width * 3)))
-        for start in range(0, self.lengths[index], rows):
-            stop = min(start + rows, self.lengths[index])
+        rows = max(1, limits.BLOCK // (height * width * 3))
+        for start, stop in self.spans(index, picture.name, rows):
             block = self.read(index, picture.name, start, stop)
             yield picture.upright(block, f"{where}, frames {start} to {stop - 1}")
 

@@ -5,8 +5,11 @@
     {"fps": 20, "task": "open the drawer",
      "episodes": [{"views": {"top": "top/0.mp4", "wrist": "wrist/0.mp4"}, "success": true}]}
 
-`fps`, `task` and `success` may be left out, `task` may stand in an episode. Without a manifest
-every `*.mp4` of the folder is an episode with one view called `video`.
+`fps`, `task` and `success` may be left out, `task` may stand in an episode. Without a manifest the
+folder's name is the task, and
+
+    FOLDER/*.mp4            is one episode per file, with one view called `video`,
+    FOLDER/CAMERA/*.mp4     has a folder per camera; files of one name are one episode.
 """
 
 import json
@@ -177,8 +180,7 @@ class VideoFolderSource:
 def _read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     if not path.is_file():
-        names = sorted(p.name for p in root.glob("*.mp4"))
-        return {"episodes": [{"views": {_VIEW: name}} for name in names]}
+        return {"episodes": _listed(root), "task": root.resolve().name.replace("_", " ")}
     limits.fits(f"'{path}'", path.stat().st_size, limits.TEXT)
     try:
         found = json.loads(path.read_text())
@@ -194,6 +196,23 @@ def _read_manifest(root: Path) -> dict[str, Any]:
     for index, episode in enumerate(found["episodes"]):
         _check_episode(path, index, episode)
     return found
+
+
+def _listed(root: Path) -> list[dict[str, Any]]:
+    """Return the episodes of a folder without a manifest, in the order of their names."""
+    if flat := sorted(p.name for p in root.glob("*.mp4")):
+        return [{"views": {_VIEW: name}} for name in flat]
+    cameras: dict[str, list[str]] = {}
+    for file in sorted(root.glob("*/*.mp4")):
+        cameras.setdefault(file.parent.name, []).append(file.name)
+    first = next(iter(cameras))
+    for camera, names in cameras.items():
+        if odd := sorted(set(names) ^ set(cameras[first])):
+            raise DatasetError(
+                f"'{root}' has the episodes {', '.join(odd[:3])} from only one of the cameras "
+                f"{first} and {camera}; every camera folder needs the same file names"
+            )
+    return [{"views": {c: f"{c}/{name}" for c in cameras}} for name in cameras[first]]
 
 
 def _check_episode(path: Path, index: int, episode: Any) -> None:
@@ -241,7 +260,8 @@ def _length(root: Path, index: int, clips: dict[str, Clip]) -> int:
 def _probe(path: Path) -> Clip:
     with _opened(path) as container:
         stream = container.streams.video[0]
-        size = (stream.codec_context.height, stream.codec_context.width)
+        codec = stream.codec_context  # None where the codec's name is damaged
+        size = (codec.height, codec.width) if codec else (0, 0)
         if not 0 < min(size) <= max(size) <= limits.SIDE:
             raise DatasetError(
                 f"video '{path}' declares pictures of {size[0]}x{size[1]} pixels; "

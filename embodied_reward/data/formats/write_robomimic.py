@@ -15,11 +15,8 @@ from embodied_reward.data import schema
 from embodied_reward.data.formats import record
 from embodied_reward.data.formats.export import (
     Part,
-    numeric_features,
-    parts_of,
+    plan_export,
     read_columns,
-    refuse_doubles,
-    view_names,
 )
 from embodied_reward.data.formats.source import Source
 from embodied_reward.errors import MissingDependencyError
@@ -53,10 +50,8 @@ def write_robomimic(source: Source, place: Path, progress: Callable[[int, int], 
         raise MissingDependencyError(
             "writing HDF5 needs h5py; pip install 'embodied-reward[formats]'"
         ) from error
-    features = numeric_features(source)
-    parts = {key: parts_of(key, feature, _NAMES, "obs/") for key, feature in features.items()}
-    views = view_names(source, "obs/")
-    refuse_doubles([*views.values(), *(p.name for group in parts.values() for p in group)])
+    planned = plan_export(source, _NAMES, "obs/")
+    features, parts, views = planned.features, planned.parts, planned.views
     with h5py.File(place, "w") as file:
         data = file.create_group("data")
         for index, length in enumerate(source.lengths):
@@ -68,15 +63,7 @@ def write_robomimic(source: Source, place: Path, progress: Callable[[int, int], 
             progress(index + 1, len(source.lengths))
         data.attrs["total"] = sum(source.lengths)
         data.attrs["env_args"] = json.dumps(_env_args(source))
-        columns = {key: [p.name for p in group] for key, group in parts.items()}
-        noted = record.make_record(
-            columns,
-            list(views.values()),
-            fps=source.fps,
-            robot_type=source.robot_type,
-            info=source.info,
-        )
-        data.attrs[record.NAME] = json.dumps(noted)
+        data.attrs[record.NAME] = json.dumps(planned.noted(source))
 
 
 def _write_numbers(

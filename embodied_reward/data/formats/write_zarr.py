@@ -15,11 +15,8 @@ from embodied_reward.data import schema
 from embodied_reward.data.formats import record
 from embodied_reward.data.formats.export import (
     Part,
-    numeric_features,
-    parts_of,
+    plan_export,
     read_columns,
-    refuse_doubles,
-    view_names,
 )
 from embodied_reward.data.formats.source import Source
 from embodied_reward.errors import MissingDependencyError
@@ -49,10 +46,8 @@ def write_zarr(source: Source, place: Path, progress: Callable[[int, int], None]
         raise MissingDependencyError(
             "writing zarr needs zarr; pip install 'embodied-reward[formats]'"
         ) from error
-    features = numeric_features(source)
-    parts = {key: parts_of(key, feature, _NAMES, "") for key, feature in features.items()}
-    views = view_names(source, "")
-    refuse_doubles([*views.values(), *(p.name for group in parts.values() for p in group)])
+    planned = plan_export(source, _NAMES, "")
+    features, parts, views = planned.features, planned.parts, planned.views
     root = zarr.open_group(str(place), mode="w", zarr_format=2)
     data, ends = root.create_group("data"), np.cumsum(source.lengths)
     arrays = _create(data, source, features, parts, views)
@@ -63,15 +58,7 @@ def write_zarr(source: Source, place: Path, progress: Callable[[int, int], None]
     meta = root.create_group("meta")
     _add(meta, "episode_ends", ends.astype(np.int64))
     _add(meta, "task_index", np.array([tasks.index(t) for t in source.tasks], np.int64))
-    columns = {key: [p.name for p in group] for key, group in parts.items()}
-    noted = record.make_record(
-        columns,
-        list(views.values()),
-        fps=source.fps,
-        robot_type=source.robot_type,
-        info=source.info,
-    )
-    root.attrs[record.NAME] = noted | {"tasks": tasks}
+    root.attrs[record.NAME] = planned.noted(source) | {"tasks": tasks}
 
 
 def pack(folder: Path, path: Path) -> None:
