@@ -134,7 +134,10 @@ def _fields(cls: type) -> list[tuple[dataclasses.Field, Any]]:
 
 
 def _is_choice(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, ChoiceRegistryBase)
+    """Return whether a field leaves the choice open; one registered choice is a plain dataclass."""
+    if not (isinstance(kind, type) and issubclass(kind, ChoiceRegistryBase)):
+        return False
+    return not issubclass(kind, tuple(kind.get_known_choices().values()))
 
 
 def _is_mapping(kind: Any) -> bool:

@@ -13,12 +13,13 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter
+from stable_baselines3.common.policies import BasePolicy
 
 from embodied_reward.training.checkpoint import point, save_checkpoint
 from embodied_reward.training.run import Tracker
 
 from .checkpoint import Policy, PolicySpec, save_policy
-from .evaluate import Evaluation, evaluate
+from .evaluate import Acts, Evaluation, evaluate
 from .resume import save_training_state
 
 
@@ -76,6 +77,10 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 Report = Callable[[int, Evaluation | None], None]
 
 
+# (SB3's policy, its description) -> what acts in the evaluation environment.
+Acting = Callable[[BasePolicy, PolicySpec], Acts]
+
+
 class RunCallback(BaseCallback):
     """Evaluate, save and stop between two updates, where the learner's state is consistent.
 
@@ -95,6 +100,8 @@ class RunCallback(BaseCallback):
         best: score of the best checkpoint so far, from a resumed run.
         done: decisions done before, in a resumed run.
         report: see `Report`.
+        acting: see `Acting`; `Policy` by default.
+        write_more: adds files to a checkpoint's `pretrained_model`.
     """
 
     def __init__(
@@ -111,8 +118,11 @@ class RunCallback(BaseCallback):
         best: tuple[float, float] = (-1.0, 0.0),
         done: int = 0,
         report: Report | None = None,
+        acting: Acting | None = None,
+        write_more: Callable[[Path], None] | None = None,
     ) -> None:
         super().__init__()
+        self._acting, self._write_more = acting or Policy, write_more
         self._env, self._spec, self._folder, self._tracker = env, spec, folder, tracker
         self._interrupt, self._report = interrupt, report
         self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
@@ -167,7 +177,7 @@ class RunCallback(BaseCallback):
 
     def _evaluate_and_save(self, step: int) -> None:
         self._evaluated = step
-        policy = Policy(self.model.policy, self._spec)
+        policy = self._acting(self.model.policy, self._spec)
         result = evaluate(policy, self._env, episodes=self._episodes, seed=self._seed)
         self.history[step] = result
         self._tracker.log(step, result.summary())
@@ -181,6 +191,8 @@ class RunCallback(BaseCallback):
     def _save(self, step: int, *, best: bool = False) -> None:
         def write(folder: Path) -> None:
             save_policy(self.model, self._spec, folder)
+            if self._write_more:
+                self._write_more(folder / "pretrained_model")
             # Counted when the rollout began: a rollout that is dropped does not count.
             extra = {"best": list(self.best), "ledger": self._counts}
             save_training_state(self.model, folder, extra)

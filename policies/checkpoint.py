@@ -1,6 +1,7 @@
 """Policies on disk, without pickle.
 
 pretrained_model/{config.json, model.safetensors}   all that `load_policy` needs
+pretrained_model/base/                              where this policy steers a diffusion policy
 sb3_model.zip                                       for users of Stable-Baselines3's `load`
 training_state/                                     see `resume.py`
 """
@@ -26,6 +27,10 @@ from embodied_reward.types import Float32
 
 from . import ppo, sac
 from .config import PolicyConfig, PPOConfig, SACConfig
+from .diffusion.actor import CARD, DiffusionActor, load_actor
+from .finetune.actor import BASE, SteeredActor
+from .finetune.config import finetune_of
+from .finetune.steering import steering_of
 from .networks import LayerNormSACPolicy
 
 FORMAT = 1
@@ -133,7 +138,7 @@ def save_policy(model: BaseAlgorithm, spec: PolicySpec, folder: Path) -> None:
     model.save(folder / "sb3_model.zip", exclude=ours)
 
 
-def load_policy(path: Path | str, *, device: str = "cpu") -> Policy:
+def load_policy(path: Path | str, *, device: str = "cpu") -> Policy | DiffusionActor | SteeredActor:
     """Load a policy from a run folder (its best checkpoint), a checkpoint or `pretrained_model`.
 
     Raises:
@@ -142,6 +147,16 @@ def load_policy(path: Path | str, *, device: str = "cpu") -> Policy:
     folder = pretrained_folder(Path(path))
     if (folder.parent / MANIFEST).is_file():
         verify(folder.parent)
+    if (folder / CARD).is_file():
+        return load_actor(folder, device=device)
+    agent = _load_sb3(folder, device)
+    if not (folder / BASE).is_dir():
+        return agent
+    steering = steering_of(finetune_of(agent.spec.meta), load_actor(folder / BASE, device=device))
+    return SteeredActor(steering, agent.network, agent.spec)
+
+
+def _load_sb3(folder: Path, device: str) -> Policy:
     try:
         spec = PolicySpec.from_dict(json.loads((folder / "config.json").read_text()))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:

@@ -1,11 +1,11 @@
-"""What `--policy.*` takes: `--policy.type=sac|ppo` chooses the algorithm."""
+"""What `--policy.*` takes: `--policy.type=sac|ppo|diffusion` chooses the algorithm."""
 
 from dataclasses import dataclass, replace
 from typing import Self
 
 import draccus
 
-from embodied_reward.errors import ConfigError
+from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.math.discount import gamma_of_rate
 
 GAMMA = 0.98
@@ -21,16 +21,6 @@ class PolicyConfig(draccus.ChoiceRegistry):
     """instead of gamma: lambda [1/s] in gamma = exp(-lambda h), h the time between two decisions"""
     learning_rate: float = 3e-4
     """Adam's step size for all networks"""
-    net_arch: tuple[int, ...] = (128, 128)
-    """hidden widths of actor and critic"""
-    bc_steps: int = 1500
-    """gradient steps of behaviour cloning before RL; needs a dataset, 0 turns it off"""
-    bc_learning_rate: float = 1e-3
-    """Adam's step size while cloning"""
-    bc_std: float = 0.15
-    """exploration of the cloned policy: standard deviation in the action range [-1, 1]"""
-    actor_starts: int = 300
-    """decisions during which a cloned actor only collects data while the critic learns"""
     device: str = "cpu"
     """torch device; networks of this size are fastest on the CPU"""
 
@@ -54,6 +44,28 @@ class PolicyConfig(draccus.ChoiceRegistry):
             if self.gamma != GAMMA:
                 raise ConfigError("give --policy.gamma or --policy.discount_rate, not both")
             gamma_of_rate(self.discount_rate, 1.0)
+        if not self.learning_rate > 0:
+            raise ConfigError(f"--policy.learning_rate must be positive, got {self.learning_rate}")
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(PolicyConfig):
+    """What SAC and PPO share: networks and their cloned start."""
+
+    net_arch: tuple[int, ...] = (128, 128)
+    """hidden widths of actor and critic"""
+    bc_steps: int = 1500
+    """gradient steps of behaviour cloning before RL; needs a dataset, 0 turns it off"""
+    bc_learning_rate: float = 1e-3
+    """Adam's step size while cloning"""
+    bc_std: float = 0.15
+    """exploration of the cloned policy: standard deviation in the action range [-1, 1]"""
+    actor_starts: int = 300
+    """decisions during which a cloned actor only collects data while the critic learns"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
         if not self.net_arch or min(self.net_arch) < 1:
             raise ConfigError(f"--policy.net_arch must be positive widths, got {self.net_arch}")
         if self.bc_std <= 0:
@@ -62,7 +74,7 @@ class PolicyConfig(draccus.ChoiceRegistry):
 
 @PolicyConfig.register_subclass("sac")
 @dataclass(frozen=True)
-class SACConfig(PolicyConfig):
+class SACConfig(ActorCriticConfig):
     """Soft actor-critic, sized for two CPU cores; see `sac.py` for where it leaves SB3's."""
 
     gradient_steps: int = 4
@@ -127,7 +139,7 @@ class SACConfig(PolicyConfig):
 
 @PolicyConfig.register_subclass("ppo")
 @dataclass(frozen=True)
-class PPOConfig(PolicyConfig):
+class PPOConfig(ActorCriticConfig):
     """Proximal policy optimisation with a cloned start."""
 
     n_steps: int = 512
@@ -144,3 +156,77 @@ class PPOConfig(PolicyConfig):
     """entropy bonus"""
     target_kl: float | None = 0.03
     """stops a round of updates early; empty never does"""
+
+
+@PolicyConfig.register_subclass("diffusion")
+@dataclass(frozen=True)
+class DiffusionConfig(PolicyConfig):
+    """LeRobot's DiffusionPolicy, sized for two CPU cores; its own names and meanings."""
+
+    path: str | None = None
+    """trained diffusion policy to fine-tune: run folder, checkpoint or pretrained_model"""
+    n_obs_steps: int = 2
+    """newest observations that the policy sees"""
+    horizon: int = 8
+    """actions that are denoised together; a multiple of 2 to the number of down_dims"""
+    n_action_steps: int = 4
+    """actions of a plan that are carried out before the next plan"""
+    num_inference_steps: int = 10
+    """denoising steps (DDIM) per plan"""
+    num_train_timesteps: int = 100
+    """steps of the diffusion that is learned"""
+    down_dims: tuple[int, ...] = (32, 64)
+    """channels of the U-Net's levels"""
+    kernel_size: int = 3
+    """width of its convolutions along time"""
+    n_groups: int = 8
+    """groups of its group normalisation"""
+    diffusion_step_embed_dim: int = 32
+    """width of the embedding of the diffusion step"""
+    learning_rate: float = 1e-3
+    """Adam's largest step size: a short warm-up, then a cosine to zero over --steps"""
+    batch_size: int = 64
+    """windows per gradient step"""
+    ema_decay: float = 0.99
+    """running average of the weights, which is what acts and is saved; 0 turns it off"""
+    views: tuple[str, ...] = ()
+    """cameras that the policy sees beside the robot's state; none: it sees the simulator's"""
+    weighting: str = "uniform"
+    """uniform, or progress: clone by the progress that follows, as --reward.path sees it (RA-BC)"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        counts = ("n_obs_steps", "n_action_steps", "num_inference_steps", "batch_size")
+        for name in counts:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--policy.{name} must be at least 1, got {getattr(self, name)}")
+        self._check_plan()
+        if self.num_train_timesteps < self.num_inference_steps:
+            raise ConfigError(
+                f"--policy.num_inference_steps={self.num_inference_steps} denoises more often than "
+                f"--policy.num_train_timesteps={self.num_train_timesteps} were learned"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--policy.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.weighting not in ("uniform", "progress"):
+            hint = did_you_mean(self.weighting, ("uniform", "progress"))
+            raise ConfigError(f"--policy.weighting={self.weighting} is unknown; {hint}")
+
+    def _check_plan(self) -> None:
+        if not self.down_dims or any(d < 1 or d % self.n_groups for d in self.down_dims):
+            raise ConfigError(
+                f"--policy.down_dims must be multiples of --policy.n_groups={self.n_groups}, got "
+                f"{self.down_dims}"
+            )
+        factor = 2 ** len(self.down_dims)
+        if self.horizon < 1 or self.horizon % factor:
+            raise ConfigError(
+                f"--policy.horizon must be a multiple of {factor} for {len(self.down_dims)} "
+                f"down_dims, got {self.horizon}"
+            )
+        if self.n_action_steps > self.horizon - self.n_obs_steps + 1:
+            raise ConfigError(
+                f"--policy.n_action_steps={self.n_action_steps} does not fit: a horizon of "
+                f"{self.horizon} plans {self.horizon - self.n_obs_steps + 1} actions from now on"
+            )

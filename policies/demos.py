@@ -93,10 +93,10 @@ def _one(
 ) -> Transitions:
     obs = flat_observations(episode, space)
     action = scaled_actions(episode, action_space)
-    success = _success_rows(episode)
+    success = success_rows(episode)
     last = int(np.argmax(success)) if success.any() else len(obs) - 1
     phi = np.zeros(len(obs)) if potential is None else np.asarray(potential(episode), np.float64)
-    _check_finite(episode, "potential", phi)
+    check_finite(episode, "potential", phi)
     if episode.success and not success.any():
         # Recorded up to the action that succeeded, without the observation after it. That
         # observation is terminal, so neither its value nor its potential is ever used.
@@ -136,7 +136,7 @@ def flat_observations(episode: Episode, space: spaces.Dict) -> Float32:
                 f"{episode.source}: '{key}' should have {width} numbers per row, got {got}; were "
                 "these demonstrations recorded in this environment?"
             )
-        _check_finite(episode, key, column)
+        check_finite(episode, key, column)
         columns.append(column.reshape(len(episode), -1))
     return np.concatenate(columns, axis=1).astype(np.float32)
 
@@ -148,12 +148,13 @@ def scaled_actions(episode: Episode, space: spaces.Box) -> Float32:
             f"{episode.source}: actions have shape {episode.action.shape[1:]}, the environment "
             f"takes {space.shape}"
         )
-    _check_finite(episode, "action", episode.action)
+    check_finite(episode, "action", episode.action)
     unit = 2 * (episode.action - space.low) / (space.high - space.low) - 1
     return unit.clip(-1, 1).astype(np.float32)
 
 
-def _success_rows(episode: Episode) -> Bool:
+def success_rows(episode: Episode) -> Bool:
+    """Return which rows satisfy the task, Bool["t"]. Raises DatasetError where that is unknown."""
     if episode.success_frames is not None:
         return np.asarray(episode.success_frames, bool)
     if episode.success is None:
@@ -164,7 +165,8 @@ def _success_rows(episode: Episode) -> Bool:
     return np.zeros(len(episode), bool)
 
 
-def _check_finite(episode: Episode, name: str, values: np.ndarray) -> None:
+def check_finite(episode: Episode, name: str, values: np.ndarray) -> None:
+    """Raise DatasetError that names the first row of `values` with a NaN or an infinity."""
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values.reshape(len(values), -1)).all(axis=1)))
         raise DatasetError(f"{episode.source}: '{name}' is not finite in row {row}")

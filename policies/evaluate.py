@@ -12,7 +12,11 @@ from embodied_reward.math.statistics import wilson
 
 
 class Acts(Protocol):
-    """Anything that chooses actions from the environment's own observations."""
+    """Anything that chooses actions from the environment's own observations.
+
+    One that remembers (a diffusion policy carries plans out) also has `reset(seed)`, which is
+    called before every episode with that episode's seed.
+    """
 
     def predict(self, obs: Any, deterministic: bool = True) -> Any:
         """Return one action in the environment's units."""
@@ -98,6 +102,8 @@ def _episode(
     policy: Acts, env: gym.Env, index: int, seed: int, deterministic: bool, watch: Watch | None
 ) -> tuple[bool, float, int]:
     obs, info = env.reset(seed=seed)
+    if reset := getattr(policy, "reset", None):
+        reset(seed)
     if "is_success" not in info:
         raise EnvError("the environment puts no info['is_success']; success cannot be counted")
     success, total, length, ended = bool(info["is_success"]), 0.0, 0, False

@@ -240,6 +240,7 @@ def build_sac(
     relabel: Relabel | None = None,
     seed: int = 0,
     cloning: bool = True,
+    algorithm: type[DemoSAC] = DemoSAC,
     sample_weights: BatchWeights | None = None,
 ) -> DemoSAC:
     """Build SAC on a vector environment with a flat observation and actions in [-1, 1].
@@ -252,6 +253,7 @@ def build_sac(
         relabel: base reward and potentials -> reward, applied when a batch is drawn.
         seed: of everything the learner draws.
         cloning: False skips behaviour cloning (parameters will be restored).
+        algorithm: the class, where a method explores in its own way.
         sample_weights: see `DemoSAC`.
     """
     config.check()
@@ -262,7 +264,7 @@ def build_sac(
             "(--dataset.root=DEMOS)"
         )
     warm = demos is not None and config.bc_steps > 0
-    model = DemoSAC(
+    model = algorithm(
         LayerNormSACPolicy,
         env,
         learning_rate=config.learning_rate,

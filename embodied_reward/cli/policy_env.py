@@ -12,6 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward.cli.env_config import EnvConfig, make_env
+from embodied_reward.policies.finetune.env import Plans
 from embodied_reward.rewards import RewardModel
 from embodied_reward.rewards.detector import Detector
 from embodied_reward.scoring.stream import StreamScorer
@@ -84,6 +85,7 @@ class SingleEnv:
         progress: put the true progress into `info`.
         tiers: divide that progress.
         detector: pays in place of the simulator's success; for this process only.
+        plans: let a decision be a whole plan of a diffusion policy.
     """
 
     config: EnvConfig = field(kw_only=False)
@@ -94,6 +96,7 @@ class SingleEnv:
     progress: bool = False
     tiers: Tiers | None = None
     detector: Watched | None = None
+    plans: Plans | None = None
 
     def make(self, seed: int) -> gym.Env:
         """Build the environment."""
@@ -104,6 +107,8 @@ class SingleEnv:
             size=self.size,
             terminate_on_success=self.detector is None,
         )
+        if self.plans:
+            env = self.plans.around(env, seed)
         if self.progress:
             env = ProgressInInfo(env)
             env = TieredProgress(env, self.tiers) if self.tiers else env
@@ -128,13 +133,14 @@ def learner_env(
     watched: Watched | None = None,
     views: Sequence[str] = (),
     workers: str = "serial",
+    plans: Plans | None = None,
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 
-    From inside out: environment, progress or frames for the reward, a detector that pays,
-    RescaleAction, FlattenObservation, Monitor (so that logged returns are the base reward's),
-    vector environment, reward. `views` are rendered; by default those that the models know.
-    `workers` is one of `WORKERS`.
+    From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
+    a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
+    the base reward's), vector environment, reward. `views` are rendered; by default those that
+    the models know. `workers` is one of `WORKERS`.
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
@@ -149,6 +155,7 @@ def learner_env(
         progress=mode.source == "progress",
         tiers=tiers,
         detector=watched if pays else None,
+        plans=plans,
     )
     makers = [partial(single.make, seed + index) for index in range(count)]
     subprocess = workers == "subprocess"

@@ -7,19 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import BasePolicy
 
 from embodied_reward import config as configs
+from embodied_reward.cli.policy_demos import check_rate, successful_episodes
 from embodied_reward.cli.policy_env import DEFAULT_SIZE, Watched, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
+from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
-from embodied_reward.policies.checkpoint import PolicySpec, spec_of
-from embodied_reward.policies.config import PolicyConfig, PPOConfig, SACConfig
+from embodied_reward.policies.checkpoint import PolicySpec, pretrained_folder, spec_of
+from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, PPOConfig, SACConfig
 from embodied_reward.policies.demos import Transitions, transitions
+from embodied_reward.policies.diffusion.actor import CARD
 from embodied_reward.policies.evaluate import Evaluation
+from embodied_reward.policies.finetune.actor import BASE, SteeredActor
+from embodied_reward.policies.finetune.agents import build_agent
+from embodied_reward.policies.finetune.config import SteeringConfig
+from embodied_reward.policies.finetune.env import Plans, frozen_actor
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
 from embodied_reward.policies.sac import build_sac
@@ -60,6 +69,7 @@ class PolicyRun:
         reward = config.reward
         self._tiers = Tiers(reward.tiers, reward.hysteresis) if reward.tiers else None
         self._trajectories: list[Float64] = []
+        self._plans = plans_of(config)
 
     def prepare(self) -> int:
         """Build everything and restore the newest checkpoint; returns decisions already done.
@@ -80,8 +90,8 @@ class PolicyRun:
         if reward is not None and not reward.task:
             # A model of several tasks reads frames against the goals of this environment's task.
             reward.task = self.eval_env.task_description
-        self.policy = config.policy.at_rate(float(self.eval_env.metadata["render_fps"]))
-        episodes = self._episodes()
+        self.policy = self._learner(float(self.eval_env.metadata["render_fps"]))
+        episodes = successful_episodes(config.dataset)
         demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
         self.env = learner_env(
@@ -97,6 +107,7 @@ class PolicyRun:
             watched=self.watched,
             views=config.reward.views,
             workers=config.workers,
+            plans=self._plans,
         )
         self._open.callback(self.env.close)
         self.model = self._build(demos, cloning=found is None)
@@ -149,6 +160,8 @@ class PolicyRun:
                 best=self._best,
                 done=done,
                 report=report,
+                acting=self._steered if self._plans else None,
+                write_more=self._write_base if self._plans else None,
             )
             left = config.steps - done
             if left > 0:
@@ -163,14 +176,7 @@ class PolicyRun:
         history = self.callback.history
         if not history:
             return f"nothing left to do: the run has its {self.config.steps} decisions"
-        best = max(history, key=lambda step: (history[step].success_rate, step))
-        rows = {"start": min(history), "best": best, "end": max(history)}
-        lines = [f"{'':8}{'decisions':>10}  success rate (95 % interval), mean decisions"]
-        for name, step in rows.items():
-            low, high = history[step].interval
-            length = np.mean(history[step].lengths)
-            rate = history[step].success_rate
-            lines.append(f"{name:8}{step:>10}  {rate:4.0%} ({low:.0%} to {high:.0%}), {length:.0f}")
+        lines = [success_table(history, "decisions")]
         reward = f" --reward.path={self.config.reward.path}" if self.config.reward.path else ""
         lines += ["", "next:", f"  er eval-policy --policy.path={self.folder}{reward} --videos=3"]
         return "\n".join(lines)
@@ -196,7 +202,8 @@ class PolicyRun:
 
     def _title(self, newest: Evaluation | None) -> str:
         success = f", success {newest.success_rate:.0%}" if newest else ""
-        return f"{self.config.policy.type} {self.mode.name}{success}"
+        method = self.config.finetune.type if self._plans else self.config.policy.type
+        return f"{method} {self.mode.name}{success}"
 
     def _checkpoint(self) -> Path | None:
         return latest(self.folder / "checkpoints") if self.config.resume else None
@@ -210,10 +217,36 @@ class PolicyRun:
             "task": env.task_description,
             "seed": config.seed,
         }
+        if self._plans:
+            method = config.finetune
+            meta["finetune"] = {"type": method.type, **configs.encode(method)}
+            seen = spaces.Dict({"steering": self.env.observation_space})
+            return spec_of(self.policy, (seen, self.env.action_space), meta)  # type: ignore[arg-type]
         return spec_of(self.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
+
+    def _learner(self, rate: float) -> PolicyConfig:
+        """Return the agent's configuration, its discount per decision worked out."""
+        if self._plans is None:
+            return self.config.policy.at_rate(rate)
+        steps = self._plans.steering().base.spec.config.n_action_steps
+        return self._plans.config.rl.plain().at_rate(rate / steps)
+
+    def _steered(self, network: BasePolicy, spec: PolicySpec) -> SteeredActor:
+        assert self._plans is not None
+        return SteeredActor(self._plans.steering(), network, spec)
+
+    def _write_base(self, folder: Path) -> None:
+        assert self._plans is not None
+        (folder / BASE).mkdir()
+        frozen_actor(self._plans.folder).save(folder / BASE)
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
+        if self._plans:
+            assert isinstance(policy, SACConfig)
+            return build_agent(
+                self._plans.config, policy, self.env, relabel=self._relabel, seed=seed
+            )
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
@@ -254,22 +287,8 @@ class PolicyRun:
         gamma, kappa = self.policy.gamma, self.config.reward.kappa
         return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
 
-    def _episodes(self) -> EpisodeSequence | None:
-        """Open the demonstrations that succeeded. Raises DatasetError if none did."""
-        dataset = self.config.dataset
-        if not (dataset.root or dataset.repo_id):
-            return None
-        everything = dataset.open()
-        good = [i for i, won in enumerate(everything.successes) if won is not False]
-        if not good:
-            raise DatasetError(
-                f"'{dataset.label()}' holds no successful episode to learn from; "
-                "record some with `er collect --quality=expert`"
-            )
-        return everything.select(good)
-
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
-        self._check_rate(episodes[0])
+        check_rate(self.eval_env, episodes[0], self.config.env.action_repeat)
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
 
@@ -285,14 +304,19 @@ class PolicyRun:
 
         return potential
 
-    def _check_rate(self, episode: Episode) -> None:
-        rate = float(self.eval_env.metadata["render_fps"])
-        if abs(rate - episode.fps) > 0.01 * rate:
-            raise ConfigError(
-                f"{episode.source} was recorded at {episode.fps:g} decisions per second, the "
-                f"environment takes {rate:g}; its actions would mean something else: set "
-                f"--env.action_repeat={self.config.env.action_repeat * rate / episode.fps:g}"
-            )
+
+def plans_of(config: "TrainPolicyConfig") -> Plans | None:
+    """Return where plans come from, None where the policy itself is trained."""
+    if not isinstance(config.finetune, SteeringConfig):
+        return None
+    assert isinstance(config.policy, DiffusionConfig)
+    folder = pretrained_folder(Path(str(config.policy.path)))
+    if not (folder / CARD).is_file():
+        raise ConfigError(
+            f"--policy.path='{config.policy.path}' is no diffusion policy; train one with "
+            "`er train-policy --policy.type=diffusion`"
+        )
+    return Plans(str(folder), config.finetune)
 
 
 def watched(config: "TrainPolicyConfig", reward: RewardModel | None) -> Watched | None:

@@ -3,6 +3,12 @@
 er train-policy --env.id=metaworld/window-open-v3 --policy.type=sac --dataset.root=DEMOS
     --reward.path=REWARD_RUN --reward.mode=potential --steps=3000
 
+er train-policy --env.id=... --policy.type=diffusion --dataset.root=DEMOS --steps=3000
+er train-policy --env.id=... --policy.type=diffusion --policy.path=RUN --finetune.type=dsrl
+    --reward.mode=success --steps=1000
+
+The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise (docs/diffusion.md).
+
 A success detector (--success.path=RUN of `er train-reward --reward_model.type=success`) watches:
 its false and missed successes are logged beside the simulator's truth. It pays nothing unless
 --success.pays=true.
@@ -19,15 +25,21 @@ dense reward).
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, did_you_mean
-from embodied_reward.policies.config import PolicyConfig, SACConfig
+from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
+from embodied_reward.policies.finetune.config import FinetuneConfig, NoFinetuneConfig
 from embodied_reward.shaping import RewardMode, mode_named
 from embodied_reward.training.decorrelation_config import DecorrelationConfig
+
+if TYPE_CHECKING:
+    from embodied_reward.cli.diffusion_run import DiffusionRun
+    from embodied_reward.cli.policy_run import PolicyRun
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ class EvalConfig:
     """Evaluation while training; every evaluation meets the same starts."""
 
     freq: int = 500
-    """decisions between evaluations; 0 evaluates at the start and the end only"""
+    """decisions (or gradient steps of cloning) between evaluations; 0 evaluates at the start and
+    the end only"""
     n_episodes: int = 20
     """episodes per evaluation"""
     seed: int = 10_000
@@ -77,6 +90,7 @@ class TrainPolicyConfig:
 
     env: EnvConfig = field(default_factory=EnvConfig)
     policy: PolicyConfig = field(default_factory=SACConfig)
+    finetune: FinetuneConfig = field(default_factory=NoFinetuneConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -84,7 +98,8 @@ class TrainPolicyConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     steps: int = 4000
-    """decisions in all, over all environments"""
+    """decisions in all, over all environments; a fine-tuned diffusion policy decides once per plan,
+    and cloning one takes so many gradient steps"""
     n_envs: int = 1
     """environments, scored in one batch"""
     workers: str = "serial"
@@ -109,14 +124,13 @@ def main(argv: list[str]) -> int:
 
 def train_policy(config: TrainPolicyConfig) -> int:
     """Train; prints a table and what to type next."""
-    from embodied_reward.cli.policy_run import PolicyRun
     from embodied_reward.training.seeding import seed_everything, set_threads
 
     mode = checked(config)
     folder = run_folder(config)
     set_threads(config.threads)
     seed_everything(config.seed)
-    run = PolicyRun(config, mode, folder)
+    run = _run(config, mode, folder)
     print(f"run folder: {folder}")
     try:
         done = run.prepare()
@@ -124,7 +138,7 @@ def train_policy(config: TrainPolicyConfig) -> int:
         if watching := run.watching():
             print(watching)
         if done:
-            print(f"resuming at decision {done}")
+            print(f"resuming at {'step' if clones(config) else 'decision'} {done}")
         run.learn()
     except KeyboardInterrupt:
         print(f"\nstopped; continue with\n  er train-policy --output_dir={folder} --resume=true")
@@ -137,10 +151,28 @@ def train_policy(config: TrainPolicyConfig) -> int:
     return 0
 
 
+def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRun | DiffusionRun":
+    if clones(config):
+        from embodied_reward.cli.diffusion_run import DiffusionRun
+
+        return DiffusionRun(config, folder)
+    from embodied_reward.cli.policy_run import PolicyRun
+
+    return PolicyRun(config, mode, folder)
+
+
+def clones(config: TrainPolicyConfig) -> bool:
+    """Return whether the run only clones demonstrations: no reward is learned from."""
+    diffusion, none = isinstance(config.policy, DiffusionConfig), config.finetune.type == "none"
+    return diffusion and none
+
+
 def checked(config: TrainPolicyConfig) -> RewardMode:
     """Check what can be checked before anything is built. Raises ConfigError."""
     mode = mode_named(config.reward.mode)
-    if mode.source == "scorer" and not config.reward.path:
+    if clones(config):
+        check_cloning(config)
+    elif mode.source == "scorer" and not config.reward.path:
         raise ConfigError(
             f"--reward.mode={mode.name} needs --reward.path=RUN, a model from `er train-reward`; "
             "without one choose --reward.mode=success, oracle or task"
@@ -153,6 +185,7 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
             "pay as well: leave --success.pays out or choose another mode"
         )
     config.policy.check()
+    check_finetune(config)
     for name, value in (("steps", config.steps), ("n_envs", config.n_envs)):
         if value < 1:
             raise ConfigError(f"--{name} must be at least 1, got {value}")
@@ -168,6 +201,40 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
             f"{config.policy.type} has none of; use --policy.type=sac"
         )
     return mode
+
+
+def check_cloning(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for what a cloning run lacks or would ignore."""
+    assert isinstance(config.policy, DiffusionConfig)
+    weighted = config.policy.weighting == "progress"
+    if weighted and not config.reward.path:
+        raise ConfigError(
+            "--policy.weighting=progress needs --reward.path=RUN, the reward model that sees it"
+        )
+    if config.reward.path and not weighted:
+        raise ConfigError(
+            "cloning pays no reward: leave --reward.path out or set --policy.weighting=progress"
+        )
+
+
+def check_finetune(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for a fine-tuning without a policy, or a policy without fine-tuning."""
+    config.finetune.check()
+    path = config.policy.path if isinstance(config.policy, DiffusionConfig) else None
+    if config.finetune.type == "none":
+        if path:
+            raise ConfigError(
+                "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl or "
+                "residual"
+            )
+        return
+    if not path:
+        raise ConfigError(
+            f"--finetune.type={config.finetune.type} needs --policy.type=diffusion "
+            "--policy.path=RUN, a run that cloned a diffusion policy"
+        )
+    if config.dataset.root or config.dataset.repo_id:
+        raise ConfigError("fine-tuning learns from its own rollouts: leave --dataset.* out")
 
 
 def check_workers(config: TrainPolicyConfig) -> None:
@@ -200,7 +267,10 @@ def run_folder(config: TrainPolicyConfig) -> Path:
 
     if config.resume and config.output_dir is None:
         raise ConfigError("--resume=true needs --output_dir=RUN, the folder of the run to continue")
-    parts = (config.policy.type, config.reward.mode, config.env.id.split("/")[-1])
+    reward = "clone" if clones(config) else config.reward.mode
+    method = config.finetune.type
+    method = config.policy.type if method == "none" else method
+    parts = (method, reward, config.env.id.split("/")[-1])
     name = config.job_name or "_".join(parts)
     path = (
         Path(config.output_dir) if config.output_dir else default_output_dir("train-policy", name)

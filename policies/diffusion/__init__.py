@@ -1,0 +1,1 @@
+"""LeRobot's DiffusionPolicy in this library: cloning, acting, files."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning on top of a frozen diffusion policy."""

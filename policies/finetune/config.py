@@ -1,0 +1,125 @@
+"""What `--finetune.*` takes: `--finetune.type=dsrl|residual` chooses the method."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import draccus
+
+from embodied_reward import config as configs
+from embodied_reward.errors import CheckpointError, ConfigError
+
+from ..config import SACConfig
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(draccus.ChoiceRegistry):
+    """How a trained diffusion policy goes on learning."""
+
+    @property
+    def type(self) -> str:
+        """Name under which the method is registered."""
+        return self.get_choice_name(self.__class__)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+
+
+@FinetuneConfig.register_subclass("none")
+@dataclass(frozen=True)
+class NoFinetuneConfig(FinetuneConfig):
+    """Train the policy itself."""
+
+
+@dataclass(frozen=True)
+class AgentConfig(SACConfig):
+    """SAC that decides once per plan and has no demonstrations."""
+
+    gamma: float = 0.95
+    """discount per plan; shaping always uses this same one"""
+    gradient_steps: int = 8
+    """critic updates per plan (update-to-data ratio); the actor is updated once"""
+    bc_steps: int = 0
+    """there is nothing to clone: the agent begins untrained"""
+    actor_starts: int = 0
+    """decisions during which only the critic learns"""
+    demo_fraction: float = 0.0
+    """there are no demonstrations of steering"""
+    bc_weight: float = 0.0
+    """there are no demonstrations of steering"""
+
+    def plain(self) -> SACConfig:
+        """Return the same settings as a `SACConfig`, which is what checkpoints name."""
+        return SACConfig(**{f.name: getattr(self, f.name) for f in fields(SACConfig)})
+
+
+@dataclass(frozen=True)
+class NoiseAgentConfig(AgentConfig):
+    """The agent of DSRL."""
+
+    target_entropy: float | None = 0.0
+    """for learned entropy, as in the paper's own settings"""
+
+
+@dataclass(frozen=True)
+class SteeringConfig(FinetuneConfig):
+    """A SAC agent that decides once per plan; the diffusion policy stays as it is."""
+
+    rl: AgentConfig = field(default_factory=AgentConfig)
+    """the agent; its gamma is the discount per plan"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        try:
+            self.rl.check()
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--policy.", "--finetune.rl.")) from error
+
+
+@FinetuneConfig.register_subclass("dsrl")
+@dataclass(frozen=True)
+class DSRLConfig(SteeringConfig):
+    """DSRL (Wagenmaker et al. 2025): SAC chooses the noise that a plan is denoised from."""
+
+    rl: NoiseAgentConfig = field(default_factory=NoiseAgentConfig)
+    """the agent; its gamma is the discount per plan"""
+    noise_bound: float = 1.5
+    """largest absolute value of the noise; wider leaves the plans that were demonstrated"""
+    noise_steps: int = 0
+    """different noise vectors along the horizon, each repeated; 0 is the whole horizon"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if not self.noise_bound > 0:
+            raise ConfigError(f"--finetune.noise_bound must be positive, got {self.noise_bound}")
+        if self.noise_steps < 0:
+            raise ConfigError(f"--finetune.noise_steps must be >= 0, got {self.noise_steps}")
+
+
+@FinetuneConfig.register_subclass("residual")
+@dataclass(frozen=True)
+class ResidualConfig(SteeringConfig):
+    """Policy Decorator (Yuan et al. 2025): SAC adds a bounded correction to every plan."""
+
+    bound: float = 0.3
+    """largest correction, as a share of half the action range"""
+    progressive_steps: int = 500
+    """plans over which the share of corrected plans rises from none to all; 0 corrects all"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if not 0 <= self.bound <= 2:
+            raise ConfigError(f"--finetune.bound must be in [0, 2], got {self.bound}")
+        if self.progressive_steps < 0:
+            raise ConfigError("--finetune.progressive_steps must be at least 0")
+
+
+def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:
+    """Read the method back from a checkpoint's `meta`. Raises CheckpointError."""
+    tree = meta.get("finetune")
+    if not isinstance(tree, dict) or "type" not in tree:
+        raise CheckpointError("the checkpoint holds a base policy, but not how it is steered")
+    given = {key: value for key, value in tree.items() if key != "type"}
+    return configs.decode(FinetuneConfig.get_choice_class(tree["type"]), given)

@@ -1,0 +1,154 @@
+"""How an agent's action in [-1, 1] steers a frozen diffusion policy's plan.
+
+Both ways are pure functions of (observation, action) but for the base plan's noise in `Residual`,
+which comes from its own generator and is part of what the agent observes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embodied_reward.errors import ConfigError
+from embodied_reward.types import Float32
+
+from .config import DSRLConfig, FinetuneConfig, ResidualConfig
+
+
+class Base(Protocol):
+    """What steering needs of a diffusion policy; `DiffusionActor` has it."""
+
+    spec: Any
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """(horizon, action size)."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Length of `flat`."""
+        ...
+
+    def flat(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return one stack of observations as the normalised vector Float32["o"]."""
+        ...
+
+    def plan(self, obs: Mapping[str, Tensor], noise: Tensor) -> Float32:
+        """Denoise [b h a] to the plans Float32["b n a"] in the environment's units."""
+        ...
+
+
+class Steering(Protocol):
+    """Between an agent that decides once per plan and the diffusion policy."""
+
+    base: Base
+    width: int  # of the agent's observation
+    actions: int  # of its action
+
+    def begin(self, seed: int) -> None:
+        """Begin an episode."""
+        ...
+
+    def observe(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return what the agent sees before the next plan, Float32["width"]."""
+        ...
+
+    def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
+        """Return the steered plan Float32["n a"] for the agent's action in [-1, 1]."""
+        ...
+
+
+class NoiseSteering:
+    """DSRL: the action, times a bound, is the noise that the plan is denoised from.
+
+    The plans stay among those that the base policy can produce: what it never does, no noise
+    makes it do. Source: Wagenmaker et al. 2025, arXiv:2506.15799, the DSRL-SAC variant.
+
+    Args:
+        base: see `Base`.
+        bound: largest absolute noise.
+        steps: different noise vectors along the horizon, each repeated; 0 for all.
+    """
+
+    def __init__(self, base: Base, bound: float, steps: int = 0) -> None:
+        horizon, size = base.noise_shape
+        if steps > horizon:
+            raise ConfigError(
+                f"--finetune.noise_steps={steps} is more than the policy's horizon of {horizon}"
+            )
+        self.base, self.bound, self._steps = base, bound, steps or horizon
+        self.width, self.actions = base.width, self._steps * size
+
+    def begin(self, seed: int) -> None:
+        """Nothing is remembered."""
+
+    def observe(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return the normalised observations."""
+        return self.base.flat(obs)
+
+    def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
+        """Return the plan that this noise leads to."""
+        return self.base.plan(obs, self.noise(action)[None])[0]
+
+    def noise(self, action: Float32) -> Tensor:
+        """Return the noise [h a] that an action stands for."""
+        horizon, size = self.base.noise_shape
+        rows = torch.as_tensor(action, dtype=torch.float32).reshape(self._steps, size)
+        which = torch.arange(horizon) * self._steps // horizon
+        return self.bound * rows[which]
+
+
+class Residual:
+    """Policy Decorator: a = clip(a_base + bound * action), in units of half the action range.
+
+    The agent observes the base plan, because the correction depends on it. Bound 0 or action 0
+    is exactly the base policy. Source: Yuan et al. 2025, arXiv:2412.13630. Deviation: one
+    decision per plan, not per step, so that one discount per plan fits the shaping.
+
+    Args:
+        base: see `Base`.
+        bound: alpha.
+    """
+
+    def __init__(self, base: Base, bound: float) -> None:
+        self.base, self.bound = base, bound
+        low, high = base.spec.low, base.spec.high
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+        self._count = base.spec.config.n_action_steps
+        self.actions = self._count * len(low)
+        self.width = base.width + self.actions
+        self._generator = torch.Generator()
+        self._planned = np.zeros((self._count, len(low)), np.float32)
+
+    def begin(self, seed: int) -> None:
+        """Seed the base plans' noise."""
+        self._generator.manual_seed(seed)
+
+    def observe(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Draw the next base plan; return the normalised observations and that plan."""
+        noise = torch.randn((1, *self.base.noise_shape), generator=self._generator)
+        self._planned = self.base.plan(obs, noise)[0]
+        unit = (self._planned - self._middle) / self._half
+        return np.concatenate([self.base.flat(obs), unit.ravel()]).astype(np.float32)
+
+    def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
+        """Return the corrected plan that `observe` has drawn last."""
+        added = self.bound * self._half * np.reshape(action, self._planned.shape)
+        low, high = self.base.spec.low, self.base.spec.high
+        return (self._planned + added).clip(low, high).astype(np.float32)
+
+
+def steering_of(config: FinetuneConfig, base: Base) -> Steering:
+    """Build what `--finetune.type` names. Raises ConfigError."""
+    if not getattr(base.spec, "views", ()) == ():
+        raise ConfigError(
+            "fine-tuning reads the simulator's state; this diffusion policy sees pictures "
+            f"({', '.join(base.spec.views)}): clone one without --policy.views"
+        )
+    if isinstance(config, DSRLConfig):
+        return NoiseSteering(base, config.noise_bound, config.noise_steps)
+    assert isinstance(config, ResidualConfig)
+    return Residual(base, config.bound)
