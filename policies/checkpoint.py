@@ -29,9 +29,9 @@ from . import ppo, sac
 from .config import PolicyConfig, PPOConfig, SACConfig
 from .diffusion.actor import CARD, DiffusionActor, load_actor
 from .finetune.actor import BASE, SteeredActor
-from .finetune.config import finetune_of
+from .finetune.agents import network_of
+from .finetune.config import NoFinetuneConfig, finetune_of
 from .finetune.steering import steering_of
-from .networks import LayerNormSACPolicy
 
 FORMAT = 1
 
@@ -186,8 +186,10 @@ def build_network(spec: PolicySpec) -> BasePolicy:
     observation = spaces.Box(-np.inf, np.inf, (size,), np.float32)
     action = spaces.Box(-1.0, 1.0, spec.low.shape, np.float32)
     if isinstance(spec.config, SACConfig):
-        kwargs = sac.policy_kwargs(spec.config)
-        return LayerNormSACPolicy(observation, action, lambda _: 0.0, **kwargs)
+        steered = finetune_of(spec.meta) if "finetune" in spec.meta else NoFinetuneConfig()
+        network, more = network_of(steered)
+        kwargs = {**sac.policy_kwargs(spec.config), **more}
+        return network(observation, action, lambda _: 0.0, **kwargs)
     assert isinstance(spec.config, PPOConfig)
     kwargs = ppo.policy_kwargs(spec.config)
     return ActorCriticPolicy(observation, action, lambda _: 0.0, **kwargs)

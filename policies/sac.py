@@ -145,15 +145,19 @@ class DemoSAC(SAC):
         self, batch: ReplayBufferSamples, action: Tensor, bonus: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            value = self.critic_target.values(batch.next_observations, action, self._subset())
             discount = self.gamma if batch.discounts is None else batch.discounts[:, 0]
-            future = (1 - batch.dones[:, 0]) * discount * (value.amin(dim=0) + bonus)
-            target = batch.rewards[:, 0] + future
+            future = self._future(batch, action, bonus)
+            target = batch.rewards[:, 0] + (1 - batch.dones[:, 0]) * discount * future
         predicted = self.critic.values(batch.observations, batch.actions)
         loss = 0.5 * _weighed((predicted - target).square(), weights).mean(dim=1).sum()
         self._descend(self.critic, self.critic.optimizer, loss, "critic")
         self._update_target()
         return loss.detach(), predicted.detach().mean()
+
+    def _future(self, batch: ReplayBufferSamples, action: Tensor, bonus: Tensor) -> Tensor:
+        """Return the target critics' value [b] of the next states."""
+        value = self.critic_target.values(batch.next_observations, action, self._subset())
+        return value.amin(dim=0) + bonus
 
     def _subset(self) -> Tensor | None:
         """Draw the critics whose minimum is the target, anew for every update; None for all."""
@@ -241,6 +245,7 @@ def build_sac(
     seed: int = 0,
     cloning: bool = True,
     algorithm: type[DemoSAC] = DemoSAC,
+    network: tuple[type[LayerNormSACPolicy], dict[str, Any]] = (LayerNormSACPolicy, {}),
     sample_weights: BatchWeights | None = None,
 ) -> DemoSAC:
     """Build SAC on a vector environment with a flat observation and actions in [-1, 1].
@@ -254,6 +259,7 @@ def build_sac(
         seed: of everything the learner draws.
         cloning: False skips behaviour cloning (parameters will be restored).
         algorithm: the class, where a method explores in its own way.
+        network: the policy's class and what it takes beyond `policy_kwargs`.
         sample_weights: see `DemoSAC`.
     """
     config.check()
@@ -265,7 +271,7 @@ def build_sac(
         )
     warm = demos is not None and config.bc_steps > 0
     model = algorithm(
-        LayerNormSACPolicy,
+        network[0],
         env,
         learning_rate=config.learning_rate,
         buffer_size=config.buffer_size,
@@ -278,7 +284,7 @@ def build_sac(
         target_entropy=_target_entropy(config, env),
         replay_buffer_class=DemoReplayBuffer,
         replay_buffer_kwargs=_replay_kwargs(config, demos if replay_demos else None, relabel, seed),
-        policy_kwargs=policy_kwargs(config, demos),
+        policy_kwargs={**policy_kwargs(config, demos), **network[1]},
         actor_starts=config.actor_starts if warm else 0,
         warm_start=warm,
         backup_entropy=config.backup_entropy,

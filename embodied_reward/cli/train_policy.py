@@ -224,8 +224,8 @@ def check_finetune(config: TrainPolicyConfig) -> None:
     if config.finetune.type == "none":
         if path:
             raise ConfigError(
-                "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl or "
-                "residual"
+                "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl, "
+                "residual or best_of_n"
             )
         return
     if not path:

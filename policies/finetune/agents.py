@@ -10,9 +10,11 @@ from torch import nn
 from embodied_reward.types import Float32
 
 from ..config import SACConfig
+from ..networks import LayerNormSACPolicy
 from ..replay import Relabel
 from ..sac import DemoSAC, build_sac
-from .config import DSRLConfig, ResidualConfig, SteeringConfig
+from .best_of_n import ChoosingPolicy, ChoosingSAC
+from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig, SteeringConfig
 
 FIRST_RESIDUAL = 0.01  # scale of a residual actor's last weights: it begins as the base policy
 
@@ -68,6 +70,11 @@ def build_agent(
         relabel: see `build_sac`.
         seed: of everything the agent draws.
     """
+    if isinstance(config, BestOfNConfig):
+        network = network_of(config)
+        return build_sac(
+            rl, env, relabel=relabel, seed=seed, algorithm=ChoosingSAC, network=network
+        )
     if isinstance(config, DSRLConfig):
         model = build_sac(rl, env, relabel=relabel, seed=seed, algorithm=NoiseSAC)
         assert isinstance(model, NoiseSAC)
@@ -83,3 +90,10 @@ def build_agent(
         last.weight.mul_(FIRST_RESIDUAL)
         last.bias.zero_()
     return model
+
+
+def network_of(config: FinetuneConfig) -> tuple[type[LayerNormSACPolicy], dict[str, Any]]:
+    """Return the class of a method's network and what it takes beyond `policy_kwargs`."""
+    if isinstance(config, BestOfNConfig):
+        return ChoosingPolicy, {"candidates": config.candidates, "tau": config.expectile}
+    return LayerNormSACPolicy, {}

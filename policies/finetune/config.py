@@ -1,4 +1,4 @@
-"""What `--finetune.*` takes: `--finetune.type=dsrl|residual` chooses the method."""
+"""What `--finetune.*` takes: `--finetune.type=dsrl|residual|best_of_n` chooses the method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -114,6 +114,25 @@ class ResidualConfig(SteeringConfig):
             raise ConfigError(f"--finetune.bound must be in [0, 2], got {self.bound}")
         if self.progressive_steps < 0:
             raise ConfigError("--finetune.progressive_steps must be at least 0")
+
+
+@FinetuneConfig.register_subclass("best_of_n")
+@dataclass(frozen=True)
+class BestOfNConfig(SteeringConfig):
+    """IDQL's choice (Hansen-Estruch et al. 2023): a critic picks one of N plans."""
+
+    candidates: int = 16
+    """plans that the diffusion policy proposes for every decision"""
+    expectile: float = 0.8
+    """of Q over the plans, a state's value: .5 is the base policy's, near 1 the best plan's"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if self.candidates < 1:
+            raise ConfigError(f"--finetune.candidates must be at least 1, got {self.candidates}")
+        if not 0.5 <= self.expectile < 1:
+            raise ConfigError(f"--finetune.expectile must be in [.5, 1), got {self.expectile}")
 
 
 def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:

@@ -1,7 +1,7 @@
 """How an agent's action in [-1, 1] steers a frozen diffusion policy's plan.
 
-Both ways are pure functions of (observation, action) but for the base plan's noise in `Residual`,
-which comes from its own generator and is part of what the agent observes.
+All ways are pure functions of (observation, action) but for the base plans' noise in `Residual` and
+`Choosing`, which comes from their own generators; those plans are part of what the agent observes.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from torch import Tensor
 from embodied_reward.errors import ConfigError
 from embodied_reward.types import Float32
 
-from .config import DSRLConfig, FinetuneConfig, ResidualConfig
+from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig
 
 
 class Base(Protocol):
@@ -141,6 +141,44 @@ class Residual:
         return (self._planned + added).clip(low, high).astype(np.float32)
 
 
+class Choosing:
+    """The agent sees N plans of the base policy, and its action is the plan to carry out.
+
+    Plans are in units of half the action range, so an action of [-1, 1] is any plan; the agents
+    below only ever name one that was proposed.
+
+    Args:
+        base: see `Base`.
+        count: N.
+    """
+
+    def __init__(self, base: Base, count: int) -> None:
+        self.base, self.count = base, count
+        low, high = base.spec.low, base.spec.high
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+        self._steps = base.spec.config.n_action_steps
+        self.actions = self._steps * len(low)
+        self.width = base.width + count * self.actions
+        self._generator = torch.Generator()
+
+    def begin(self, seed: int) -> None:
+        """Seed the candidates' noise."""
+        self._generator.manual_seed(seed)
+
+    def observe(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return the normalised observations and N plans drawn anew."""
+        noise = torch.randn((self.count, *self.base.noise_shape), generator=self._generator)
+        stacks = {key: x.expand(self.count, *x.shape[1:]) for key, x in obs.items()}
+        unit = (self.base.plan(stacks, noise) - self._middle) / self._half
+        seen = np.concatenate([self.base.flat(obs), unit.clip(-1, 1).ravel()])
+        return seen.astype(np.float32)
+
+    def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
+        """Return the plan that an action names, Float32["n a"] in the environment's units."""
+        unit = np.reshape(action, (self._steps, len(self._half)))
+        return (self._middle + self._half * unit).astype(np.float32)
+
+
 def steering_of(config: FinetuneConfig, base: Base) -> Steering:
     """Build what `--finetune.type` names. Raises ConfigError."""
     if not getattr(base.spec, "views", ()) == ():
@@ -150,5 +188,7 @@ def steering_of(config: FinetuneConfig, base: Base) -> Steering:
         )
     if isinstance(config, DSRLConfig):
         return NoiseSteering(base, config.noise_bound, config.noise_steps)
+    if isinstance(config, BestOfNConfig):
+        return Choosing(base, config.candidates)
     assert isinstance(config, ResidualConfig)
     return Residual(base, config.bound)

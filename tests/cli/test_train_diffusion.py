@@ -76,7 +76,7 @@ def test_a_resumed_clone_is_the_uninterrupted_one(clone, demos, tmp_path):
     assert (root / "metrics.jsonl").read_bytes() == (clone / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["dsrl", "residual"])
+@pytest.mark.parametrize("method", ["dsrl", "residual", "best_of_n"])
 def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, method, capsys):
     assert finetune(tmp_path / "a", clone, method, "--reward.mode=oracle") == 0
     assert finetune(tmp_path / "b", clone, method, "--reward.mode=oracle") == 0
@@ -93,9 +93,10 @@ def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, m
     assert "TableReach-v0: " in capsys.readouterr().out
 
 
-def test_fine_tuning_resumes(clone, tmp_path, capsys):
+@pytest.mark.parametrize("method", ["dsrl", "best_of_n"])
+def test_fine_tuning_resumes(clone, tmp_path, capsys, method):
     root = tmp_path / "run"
-    assert finetune(root, clone, "dsrl", "--reward.mode=success") == 0
+    assert finetune(root, clone, method, "--reward.mode=success") == 0
     assert main(["train-policy", f"--output_dir={root}", "--resume=true", "--steps=16"]) == 0
     assert "resuming at decision 12" in capsys.readouterr().out
     assert rows(root)[-1]["step"] == 16

@@ -11,10 +11,11 @@ from scipy.stats import energy_distance
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward.errors import ConfigError
+from embodied_reward.math.expectile import expectile
 from embodied_reward.policies.evaluate import evaluate
 from embodied_reward.policies.finetune.actor import SteeredActor
 from embodied_reward.policies.finetune.agents import build_agent
-from embodied_reward.policies.finetune.config import DSRLConfig, ResidualConfig
+from embodied_reward.policies.finetune.config import BestOfNConfig, DSRLConfig, ResidualConfig
 from embodied_reward.policies.finetune.env import PlanEnv
 from embodied_reward.policies.finetune.steering import NoiseSteering, Residual, steering_of
 
@@ -83,7 +84,7 @@ def base_actions(count, seed=0):
     return TwoModes().plan({}, noise)[:, 0, 0]
 
 
-def learned(config, good, episodes, seed=0):
+def learned(config, good, episodes, seed=0, deterministic=False):
     """Return the actions of the fine-tuned policy after so many one-step episodes."""
     torch.manual_seed(seed)
     fields = {"gradient_steps": 3, "batch_size": 48, "learning_starts": 64, "net_arch": (32, 32)}
@@ -91,9 +92,14 @@ def learned(config, good, episodes, seed=0):
     venv = DummyVecEnv([lambda: PlanEnv(OneStep(good), steering_of(config, TwoModes()), seed)])
     model = build_agent(config, config.rl, venv, seed=seed)
     model.learn(episodes)
+    return acted(config, model, good, deterministic)
+
+
+def acted(config, model, good, deterministic):
+    """Return the actions of 200 one-step episodes."""
     env = OneStep(good)
     actor = SteeredActor(steering_of(config, TwoModes()), model.policy, None)
-    evaluate(_Sampling(actor), env, episodes=200, seed=50_000)
+    evaluate(actor if deterministic else _Sampling(actor), env, episodes=200, seed=50_000)
     return np.array(env.actions)
 
 
@@ -202,3 +208,61 @@ def test_two_seeds_differ_and_one_seed_repeats():
 def test_more_noise_vectors_than_the_horizon_are_refused():
     with pytest.raises(ConfigError, match="noise_steps=3 is more than the policy's horizon of 1"):
         steering_of(DSRLConfig(noise_steps=3), TwoModes())
+
+
+def choosing(config, env, **fields):
+    torch.manual_seed(0)
+    fields = {"batch_size": 32, "learning_starts": 40, "net_arch": (16,), **fields}
+    config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, **fields))
+    venv = DummyVecEnv([lambda: PlanEnv(env, steering_of(config, TwoModes()), 0)])
+    return build_agent(config, config.rl, venv, seed=0)
+
+
+def test_best_of_n_chooses_the_candidate_that_pays():
+    # All sixteen candidates lie on the wrong side in one state of 65,536.
+    config = BestOfNConfig()
+    actions = learned(config, lambda a: a > 0, episodes=200, deterministic=True)
+    assert (actions > 0).mean() >= 0.95
+    assert abs(np.mean(actions[actions > 0]) - 1) < 0.1
+
+
+def test_best_of_n_never_does_what_the_base_never_does():
+    actions = learned(BestOfNConfig(), lambda a: abs(a) < 0.2, episodes=200, deterministic=True)
+    base = np.mean(np.abs(base_actions(2000)) < 0.2)
+    assert np.mean(np.abs(actions) < 0.2) <= 1 - (1 - base) ** 16 + 0.05
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_best_of_one_is_the_base_policy(deterministic):
+    config = BestOfNConfig(candidates=1)
+    model = choosing(config, OneStep(lambda a: a > 0))
+    model.learn(100)
+    actions = acted(config, model, lambda a: a > 0, deterministic)
+    assert energy_distance(actions, base_actions(2000)) < 0.15
+
+
+def test_before_learning_starts_best_of_n_acts_as_the_base():
+    env = OneStep(lambda a: a > 0)
+    choosing(BestOfNConfig(), env, learning_starts=EVERYTHING).learn(400)
+    assert energy_distance(env.actions, base_actions(2000)) < 0.08
+
+
+def test_best_of_n_carries_out_what_was_proposed_and_values_states_by_an_expectile():
+    model = choosing(BestOfNConfig(candidates=4), OneStep(lambda a: True))
+    model.learn(80)
+    batch = model.replay_buffer.sample(16)
+    plans = model.policy.plans(batch.observations)
+    assert (plans - batch.actions[:, None]).abs().sum(-1).amin(1).max() < 1e-6
+    q = model.policy.judged(model.critic_target, batch.next_observations)
+    assert q.shape == (16, 4)
+    assert q.std(dim=1).min() > 0
+    assert torch.allclose(model._future(batch, None, None), expectile(q, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"candidates": 0}, "--finetune.candidates"), ({"expectile": 1.0}, "--finetune.expectile")],
+)
+def test_bad_choices_are_named(changes, match):
+    with pytest.raises(ConfigError, match=match):
+        BestOfNConfig(**changes).check()
