@@ -28,7 +28,7 @@ from embodied_reward.types import Float32
 from . import ppo, sac
 from .config import PolicyConfig, PPOConfig, SACConfig
 from .diffusion.actor import CARD, DiffusionActor, load_actor
-from .finetune.actor import BASE, SteeredActor
+from .finetune.actor import BASE, SteeredActor, steered
 from .finetune.agents import network_of
 from .finetune.config import NoFinetuneConfig, finetune_of
 from .finetune.steering import steering_of
@@ -152,8 +152,9 @@ def load_policy(path: Path | str, *, device: str = "cpu") -> Policy | DiffusionA
     agent = _load_sb3(folder, device)
     if not (folder / BASE).is_dir():
         return agent
-    steering = steering_of(finetune_of(agent.spec.meta), load_actor(folder / BASE, device=device))
-    return SteeredActor(steering, agent.network, agent.spec)
+    method = finetune_of(agent.spec.meta)
+    steering = steering_of(method, load_actor(folder / BASE, device=device))
+    return steered(method, steering, agent.network, agent.spec)
 
 
 def _load_sb3(folder: Path, device: str) -> Policy:

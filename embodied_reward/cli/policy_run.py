@@ -25,7 +25,7 @@ from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, PPOCo
 from embodied_reward.policies.demos import Transitions, transitions
 from embodied_reward.policies.diffusion.actor import CARD
 from embodied_reward.policies.evaluate import Evaluation
-from embodied_reward.policies.finetune.actor import BASE, SteeredActor
+from embodied_reward.policies.finetune.actor import BASE, SteeredActor, steered
 from embodied_reward.policies.finetune.agents import build_agent
 from embodied_reward.policies.finetune.config import SteeringConfig
 from embodied_reward.policies.finetune.env import Plans, frozen_actor
@@ -233,7 +233,7 @@ class PolicyRun:
 
     def _steered(self, network: BasePolicy, spec: PolicySpec) -> SteeredActor:
         assert self._plans is not None
-        return SteeredActor(self._plans.steering(), network, spec)
+        return steered(self._plans.config, self._plans.steering(), network, spec)
 
     def _write_base(self, folder: Path) -> None:
         assert self._plans is not None

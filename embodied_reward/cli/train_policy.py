@@ -225,7 +225,7 @@ def check_finetune(config: TrainPolicyConfig) -> None:
         if path:
             raise ConfigError(
                 "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl, "
-                "residual or best_of_n"
+                "residual, best_of_n or noise_search"
             )
         return
     if not path:

@@ -167,12 +167,15 @@ class DiffusionActor:
         Returns:
             Float32["b n_action_steps a"], actions from now on, in the environment's units.
         """
+        found = self.denoise(obs, noise).cpu().numpy()
+        return found.clip(self.spec.low, self.spec.high).astype(np.float32)
+
+    def denoise(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Return what `plan` does before it is cut to the action range, with its gradient."""
         # LeRobot draws from torch's global generator where nothing is to be drawn (eta = 0).
         batch = with_images(self.before(dict(obs)), self.model.config)
         device = next(self.model.parameters()).device
-        actions = self.model.diffusion.generate_actions(batch, noise=noise.to(device))
-        found = self.after(actions).cpu().numpy()
-        return found.clip(self.spec.low, self.spec.high).astype(np.float32)
+        return self.after(self.model.diffusion.generate_actions(batch, noise=noise.to(device)))
 
     def save(self, folder: Path) -> None:
         """Write LeRobot's files and our card into `folder`.

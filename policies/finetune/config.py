@@ -135,6 +135,29 @@ class BestOfNConfig(SteeringConfig):
             raise ConfigError(f"--finetune.expectile must be in [.5, 1), got {self.expectile}")
 
 
+@FinetuneConfig.register_subclass("noise_search")
+@dataclass(frozen=True)
+class NoiseSearchConfig(BestOfNConfig):
+    """Learns the critic as best_of_n does; when evaluated, climbs on it from every plan's noise."""
+
+    candidates: int = 4
+    """plans that the diffusion policy proposes, and noises that the search starts from"""
+    search_steps: int = 4
+    """steps of every start; calls per decision: candidates * (1 + 2 * search_steps)"""
+    search_rate: float = 5.0
+    """step size (ReNO's), with gradients cut to a norm of 0.1"""
+    search_gradient: bool = True
+    """climb along gradients through the denoising; false: along two-sided differences"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if self.search_steps < 0:
+            raise ConfigError(f"--finetune.search_steps must be >= 0, got {self.search_steps}")
+        if not self.search_rate > 0:
+            raise ConfigError(f"--finetune.search_rate must be positive, got {self.search_rate}")
+
+
 def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:
     """Read the method back from a checkpoint's `meta`. Raises CheckpointError."""
     tree = meta.get("finetune")

@@ -40,6 +40,10 @@ class Base(Protocol):
         """Denoise [b h a] to the plans Float32["b n a"] in the environment's units."""
         ...
 
+    def denoise(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Return what `plan` does before it is cut to the action range, with its gradient."""
+        ...
+
 
 class Steering(Protocol):
     """Between an agent that decides once per plan and the diffusion policy."""
@@ -160,6 +164,7 @@ class Choosing:
         self.actions = self._steps * len(low)
         self.width = base.width + count * self.actions
         self._generator = torch.Generator()
+        self.noise = torch.zeros((count, *base.noise_shape))  # of the newest candidates
 
     def begin(self, seed: int) -> None:
         """Seed the candidates' noise."""
@@ -167,9 +172,10 @@ class Choosing:
 
     def observe(self, obs: Mapping[str, Tensor]) -> Float32:
         """Return the normalised observations and N plans drawn anew."""
-        noise = torch.randn((self.count, *self.base.noise_shape), generator=self._generator)
-        stacks = {key: x.expand(self.count, *x.shape[1:]) for key, x in obs.items()}
-        unit = (self.base.plan(stacks, noise) - self._middle) / self._half
+        shape = (self.count, *self.base.noise_shape)
+        self.noise = torch.randn(shape, generator=self._generator)
+        plans = self.base.plan(repeated(obs, self.count), self.noise)
+        unit = (plans - self._middle) / self._half
         seen = np.concatenate([self.base.flat(obs), unit.clip(-1, 1).ravel()])
         return seen.astype(np.float32)
 
@@ -177,6 +183,17 @@ class Choosing:
         """Return the plan that an action names, Float32["n a"] in the environment's units."""
         unit = np.reshape(action, (self._steps, len(self._half)))
         return (self._middle + self._half * unit).astype(np.float32)
+
+    def denoise(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Return actions [b a] in [-1, 1] that noise [b h a] leads to, with their gradient."""
+        plans = self.base.denoise(repeated(obs, len(noise)), noise)
+        middle, half = torch.as_tensor(self._middle), torch.as_tensor(self._half)
+        return ((plans - middle) / half).clamp(-1, 1).flatten(1)
+
+
+def repeated(obs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return one stack of observations [1 ...] as a batch [count ...]."""
+    return {key: x.expand(count, *x.shape[1:]) for key, x in obs.items()}
 
 
 def steering_of(config: FinetuneConfig, base: Base) -> Steering:

@@ -197,6 +197,28 @@ def test_one_seed_gives_one_episode_and_another_another():
     assert not np.array_equal(rollout(1), rollout(2))
 
 
+def test_denoising_has_the_gradient_of_its_plan():
+    actor = actor_of(windows_of(episode()))
+    history = History(actor.spec)
+    history.add({"agent_pos": np.zeros(2), "environment_state": np.zeros(1)})
+    torch.manual_seed(0)
+    obs, noise = history.stacked(), torch.randn((1, *actor.noise_shape))
+    low, high = torch.tensor(actor.spec.low), torch.tensor(actor.spec.high)
+    plan = actor.denoise(obs, noise).detach()
+    assert np.allclose(plan.clamp(low, high).numpy(), actor.plan(obs, noise))
+
+    # The scheduler clips what it predicts, so that a difference may straddle a kink: many of them.
+    leaf, directions = noise.clone().requires_grad_(True), torch.randn((40, *noise.shape))
+    slope = torch.autograd.grad(actor.denoise(obs, leaf).sum(), leaf)[0]
+    with torch.no_grad():
+        up, down = (
+            torch.stack([actor.denoise(obs, noise + s * 1e-3 * d).sum() for d in directions])
+            for s in (1, -1)
+        )
+    expected, found = (up - down) / 2e-3, (slope * directions).flatten(1).sum(dim=1)
+    assert torch.corrcoef(torch.stack([expected, found]))[0, 1] > 0.99
+
+
 def test_pictures_are_learned_and_acted_on():
     config = DiffusionConfig(
         horizon=4, n_action_steps=2, n_obs_steps=1, down_dims=(8, 8), views=("top",), batch_size=4,
