@@ -193,15 +193,14 @@ class ErRewardModel(PreTrainedRewardModel):
         """
         folder = _local(str(pretrained_name_or_path), revision, hub)
         model = rewards.load(folder)
-        if config is None:
-            config = _stored_config(folder)
-        elif config.settings() != model.config:
-            model.adapt(config.settings(), model.task)
+        config = config or _stored_config(folder)
         if config.native is not type(model.config):
             raise CheckpointError(
-                f"'{folder}' holds a '{model.name}', not a '{config.type}'; load it with "
+                f"'{folder}' holds a '{model.name}', not a '{_method(config)}'; load it with "
                 f"--reward_model.type=er_{model.name} or make_reward_model"
             )
+        if config.settings() != model.config:
+            model.adapt(config.settings(), model.task)
         found = cls(config, model=model, dataset_meta=dataset_meta)
         return found.to(config.device or "cpu").eval()
 
