@@ -93,7 +93,9 @@ def hop_batch(
         return None
     tasks = {part.demo.task for part in parts}
     # A failure without a goal of its task in the batch has nothing to be compared with.
-    failed = [_failed_part(stack, c) for c in clips if not c.facts.success and c.facts.task in tasks]
+    failed = [
+        _failed_part(stack, c) for c in clips if not c.facts.success and c.facts.task in tasks
+    ]
     weight = np.stack([_bootstrap(settings.heads, clip.episode) for clip, _ in positive], 1)
     return Assembler(parts + failed, len(parts), weight, settings, rng).batch()
 
@@ -115,9 +117,7 @@ def success_batch(
     )
 
 
-def time_batch(
-    stack: Stack, clips: Sequence[Clip], rng: np.random.Generator
-) -> TimeBatch | None:
+def time_batch(stack: Stack, clips: Sequence[Clip], rng: np.random.Generator) -> TimeBatch | None:
     """Return a batch of `remaining_time`; None where no frame of it can teach anything."""
     # Every window brings its episode's first and last frame, which would crowd out the others.
     inner = [c.at > 0 for c in clips]

@@ -68,7 +68,9 @@ def read_pictures(batch: Mapping[str, Any], views: tuple[str, ...]) -> Pictures:
             + ", ".join(f"{view}: {list(value.shape)}" for view, value in chosen.items())
         )
     window = dims == {5}
-    return Pictures({v: _bytes(v, x if window else x.unsqueeze(1)) for v, x in chosen.items()}, window)
+    return Pictures(
+        {v: _bytes(v, x if window else x.unsqueeze(1)) for v, x in chosen.items()}, window
+    )
 
 
 def _bytes(view: str, images: Tensor) -> UInt8:

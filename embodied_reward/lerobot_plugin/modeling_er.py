@@ -253,9 +253,7 @@ def _local(name: str, revision: str | None, hub: Mapping[str, Any]) -> Path:
         return rewards.pretrained_folder(Path(name))
     known = ("token", "cache_dir", "local_files_only", "force_download")
     options = {key: hub[key] for key in known if key in hub}
-    return Path(
-        snapshot_download(name, revision=revision, allow_patterns=list(FILES), **options)
-    )
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES), **options))
 
 
 def _stored_config(folder: Path) -> ErConfig:

@@ -85,9 +85,7 @@ class ShapedRewardProcessorStep(ProcessorStep):
         if self.success_path:
             env = self._detector(self.success_path)
         scorer = StreamScorer(model, 1) if model else None
-        self._reward = LearnedReward(
-            env, mode, gamma=self.gamma, kappa=self.kappa, scorer=scorer
-        )
+        self._reward = LearnedReward(env, mode, gamma=self.gamma, kappa=self.kappa, scorer=scorer)
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
         """Return the transition with the shaped reward. Raises NonFiniteError, ShapingError."""

@@ -16,8 +16,8 @@ from embodied_reward.cli import main
 from embodied_reward.data import open_dataset
 from embodied_reward.errors import CheckpointError, ConfigError, DatasetError
 from embodied_reward.lerobot_plugin import CONFIGS, ErRewardModel
-from embodied_reward.lerobot_plugin.labels import read_facts
 from embodied_reward.lerobot_plugin.configuration_er import ErDopamineConfig
+from embodied_reward.lerobot_plugin.labels import read_facts
 from embodied_reward.lerobot_plugin.modeling_er import ErDopamineRewardModel
 from tests.lerobot_plugin.conftest import KINDS, TINY, lerobot, train_reward, train_reward_here
 
@@ -208,9 +208,7 @@ def test_methods_that_need_whole_episodes_say_that_they_are_not_trained_here(che
     assert not from_lerobot(checkpoints["tcc"]).is_trainable
 
 
-def test_lerobot_train_trains_dopamine_and_er_reads_what_it_wrote(
-    tmp_path, capsys, monkeypatch
-):
+def test_lerobot_train_trains_dopamine_and_er_reads_what_it_wrote(tmp_path, capsys, monkeypatch):
     train_reward_here(monkeypatch, "dopamine", tmp_path / "run")
     folder = tmp_path / "run" / "checkpoints" / "last" / "pretrained_model"
     native = rewards.load(tmp_path / "run")
