@@ -7,6 +7,7 @@ generator, which LeRobot seeds and restores, and reference pictures are kept as 
 
 import abc
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ class Learner(abc.ABC):
         return _nothing
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Start and goal of one demonstration, uint8 Tensor["v s s 3"] each."""
+
+    task: str
+    start: Tensor
+    goal: Tensor
+
+
 class HopLearner(Learner):
     """Teaches `dopamine`; keeps the first and a solved frame of some demonstrations per task."""
 
@@ -97,7 +107,7 @@ class HopLearner(Learner):
             failure_margin=c.failure_margin,
             heads=c.heads,
         )
-        self._seen: dict[int, tuple[str, Tensor, Tensor]] = {}
+        self._seen: dict[int, Reference] = {}
         self._published = 0
 
     def method_batch(self, stack: Stack, clips: list[Clip], rng: np.random.Generator) -> Any:
@@ -108,9 +118,9 @@ class HopLearner(Learner):
 
     def references(self, count: int) -> tuple[Tensor, Tensor, list[str]]:
         """Return what was kept, as `HopDataset.references` does."""
-        kept = sorted(self._seen.values(), key=lambda entry: entry[0])
-        start, goal = (torch.stack([entry[k] for entry in kept]) for k in (1, 2))
-        return start, goal, [entry[0] for entry in kept]
+        kept = sorted(self._seen.values(), key=lambda entry: entry.task)
+        start = torch.stack([entry.start for entry in kept])
+        return start, torch.stack([entry.goal for entry in kept]), [entry.task for entry in kept]
 
     def publish(self) -> Callable[[], None]:
         """See the base class."""
@@ -131,12 +141,12 @@ class HopLearner(Learner):
     def _keep(self, stack: Stack, clip: Clip) -> None:
         facts = clip.facts
         goals = np.flatnonzero(facts.solved[clip.at])
-        mine = [task for task, _, _ in self._seen.values() if task == facts.task]
+        mine = [entry for entry in self._seen.values() if entry.task == facts.task]
         full = len(mine) >= self.model.config.references
         if clip.episode in self._seen or full or not facts.states or not len(goals):
             return
         goal = goals[len(goals) // 2]
-        self._seen[clip.episode] = (
+        self._seen[clip.episode] = Reference(
             facts.task,
             stack.frames[int(clip.rows[0])].clone(),
             stack.frames[int(clip.rows[goal])].clone(),

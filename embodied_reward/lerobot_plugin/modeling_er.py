@@ -125,7 +125,7 @@ class ErRewardModel(PreTrainedRewardModel):
                 found[:, rows] = self._score_rows(pictures, rows)
         finally:
             self.model.task = whole
-        return Scores(*found, ok=np.isfinite(found[:2]).any(0))
+        return Scores(*found, ok=np.asarray(np.isfinite(found[:2]).any(0)))
 
     def _score_rows(self, pictures: Pictures, rows: list[int]) -> Float64:
         now = {v: f[rows] for v, f in pictures.at(NOW if pictures.window else 0).items()}
@@ -284,7 +284,8 @@ def _declare(method: str, config: type[ErConfig]) -> type[ErRewardModel]:
     name = config.__name__.removesuffix("Config") + "RewardModel"
     about = f"Our `{method}` as a LeRobot reward model."
     names = {"config_class": config, "name": f"er_{method}", "__doc__": about}
-    return type(name, (base,), {**names, "__module__": __name__})
+    cls: Any = type(name, (base,), {**names, "__module__": __name__})
+    return cls
 
 
 # By the names that LeRobot's factories derive.
