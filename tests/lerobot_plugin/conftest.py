@@ -75,7 +75,7 @@ def train_reward_here(monkeypatch, method, folder, *more, steps=3):
     lerobot_train_here(monkeypatch, reward_arguments(method, folder, *more, steps=steps))
 
 
-def trained(method, steps=12):
+def trained(method, steps=8):
     """Train with our own loop on the tiny data set."""
     torch.manual_seed(0)
     episodes = list(open_dataset(TINY))

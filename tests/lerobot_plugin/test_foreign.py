@@ -147,7 +147,7 @@ def test_er_eval_reward_sets_them_beside_ours(folders, checkpoints, tmp_path, ca
         f"--reward_model.path={checkpoints['dopamine']}",
         f"--compare={compare}",
         f"--dataset.root={TINY}",
-        "--dataset.episodes=0,1",
+        "--dataset.episodes=1",
         "--robustness=0",
         "--videos=0",
         "--resamples=2",

@@ -79,7 +79,7 @@ def lerobot_loop(env, step, limit, episodes):
             transition = step_env_and_process_transition(
                 env, transition, torch.zeros(4), env_processor, action_processor
             )
-            rows.append((before, transition))
+            rows.append((before, dict(transition)))  # LeRobot writes into the last one
             if transition[TransitionKey.DONE] or transition[TransitionKey.TRUNCATED]:
                 break
         played.append((first, rows))
