@@ -12,7 +12,9 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 
 from embodied_reward.cli import main
 from embodied_reward.lerobot_plugin.configuration_er_act import ErActConfig
+from embodied_reward.lerobot_plugin.configuration_er_diffusion import ErDiffusionConfig
 from embodied_reward.lerobot_plugin.modeling_er_act import ErActPolicy
+from embodied_reward.lerobot_plugin.modeling_er_diffusion import ErDiffusionPolicy
 from tests.lerobot_plugin.conftest import TINY, lerobot, lerobot_train_here
 
 CHUNK = 8
@@ -37,6 +39,13 @@ def arguments(data, folder, policy="er_act"):
             "--policy.n_encoder_layers=1",
             "--policy.use_vae=false",
             "--policy.pretrained_backbone_weights=null",
+        ],
+        "er_diffusion": [
+            "--policy.down_dims=[16,32]",
+            "--policy.n_groups=4",
+            "--policy.crop_shape=[56,56]",
+            "--policy.spatial_softmax_num_keypoints=4",
+            "--policy.diffusion_step_embed_dim=16",
         ],
     }
     return [
@@ -86,9 +95,10 @@ def test_the_weights_are_those_of_our_labels(labelled):
 
 
 @pytest.mark.slow
-def test_the_command_trains_act_with_our_weights(labelled, tmp_path):
+@pytest.mark.parametrize("policy", ["er_act", "er_diffusion"])
+def test_the_command_trains_with_our_weights(labelled, tmp_path, policy):
     assert "sample_weight_mean_weight" in lerobot(
-        "lerobot-train", *arguments(labelled, tmp_path / "run")
+        "lerobot-train", *arguments(labelled, tmp_path / "run", policy)
     )
 
 
@@ -133,3 +143,36 @@ def test_the_mean_of_the_losses_per_sample_is_the_loss_of_act(use_vae):
     assert losses.shape == (5,)
     torch.testing.assert_close(losses.mean(), expected)
     assert same == pytest.approx(logs, rel=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_mean_of_the_losses_per_sample_is_the_loss_of_diffusion(masked):
+    config = ErDiffusionConfig(
+        input_features={
+            "observation.state": PolicyFeature(type=FeatureType.STATE, shape=(3,)),
+            "observation.environment_state": PolicyFeature(type=FeatureType.ENV, shape=(2,)),
+        },
+        output_features={"action": PolicyFeature(type=FeatureType.ACTION, shape=(2,))},
+        down_dims=(8, 16),
+        n_groups=4,
+        diffusion_step_embed_dim=8,
+        horizon=16,
+        n_action_steps=8,
+        do_mask_loss_for_padding=masked,
+        device="cpu",
+    )
+    assert config.chunk_size == 15
+    torch.manual_seed(0)
+    policy = ErDiffusionPolicy(config)
+    batch = {
+        "observation.state": torch.randn(5, 2, 3),
+        "observation.environment_state": torch.randn(5, 2, 2),
+        "action": torch.randn(5, 16, 2),
+        "action_is_pad": torch.rand(5, 16) < 0.4,
+    }
+    torch.manual_seed(1)
+    expected, _ = policy(batch)
+    torch.manual_seed(1)
+    losses, _ = policy(batch, reduction="none")
+    assert losses.shape == (5,)
+    torch.testing.assert_close(losses.mean(), expected)
