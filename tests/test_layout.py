@@ -28,6 +28,7 @@ ALLOWED = {
     "metrics": BASE | {"math", "data", "vision", "scoring", "rewards"},
     "report": BASE | {"math", "data", "vision", "scoring", "rewards", "metrics"},
     "training": BASE | {"math", "data", "vision", "scoring", "rewards", "shaping", "metrics"},
+    "lerobot_plugin": BASE | {"math", "data", "vision", "scoring", "rewards", "shaping"},
     "envs": {"types", "errors", "math"},
     "policies": BASE | {"math", "data", "training"},
 }

@@ -1,6 +1,7 @@
 """Reward models: one file per method behind the contract of `base.py`."""
 
 import json
+from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -62,10 +63,29 @@ __all__ = [
 ]
 
 
-def registry() -> dict[str, type[RewardModel]]:
+class Methods(Mapping[str, type[RewardModel]]):
+    """Every known method by name: ours, and third parties', imported when they are asked for."""
+
+    def __init__(self) -> None:
+        points = entry_points(group="embodied_reward.rewards")
+        self._foreign = {e.name: e for e in points if e.name not in REWARDS}
+
+    def __getitem__(self, name: str) -> type[RewardModel]:
+        return REWARDS[name] if name in REWARDS else self._foreign[name].load()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**REWARDS, **self._foreign})
+
+    def __len__(self) -> int:
+        return len(REWARDS) + len(self._foreign)
+
+    def __contains__(self, name: object) -> bool:
+        return name in REWARDS or name in self._foreign
+
+
+def registry() -> Methods:
     """Return every known method: ours and those of the `embodied_reward.rewards` entry points."""
-    found = {e.name: e.load() for e in entry_points(group="embodied_reward.rewards")}
-    return {**found, **REWARDS}
+    return Methods()
 
 
 def load(path: Path | str, *, device: str = "cpu") -> RewardModel:
@@ -80,7 +100,7 @@ def load(path: Path | str, *, device: str = "cpu") -> RewardModel:
     """
     folder = pretrained_folder(Path(path))
     config = json.loads((folder / "config.json").read_text())
-    methods: dict[str, type[RewardModel]] = registry()
+    methods = registry()
     if config.get("type") not in methods:
         raise CheckpointError(
             f"'{folder}' holds a reward model of type '{config.get('type')}'; "
