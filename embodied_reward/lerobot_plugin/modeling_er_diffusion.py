@@ -43,9 +43,10 @@ class ErDiffusionPolicy(DiffusionPolicy):
         model, actions = self.diffusion, batch[ACTION]
         condition = model._prepare_global_conditioning(batch)
         noise = torch.randn(actions.shape, device=actions.device)
-        steps = model.noise_scheduler.config.num_train_timesteps
+        scheduler: Any = model.noise_scheduler
+        steps = scheduler.config.num_train_timesteps
         at = torch.randint(0, steps, (len(actions),), device=actions.device)
-        noisy = model.noise_scheduler.add_noise(actions, noise, at)
+        noisy = scheduler.add_noise(actions, noise, at)
         found = model.unet(noisy, at, global_cond=condition)
         target = noise if self.config.prediction_type == "epsilon" else actions
         error = F.mse_loss(found, target, reduction="none")
