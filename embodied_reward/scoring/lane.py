@@ -94,7 +94,10 @@ class Lane:
         try:
             if isinstance(ticket, str):
                 raise RuntimeError(ticket)
-            return self._deliver(keys, self._current(ticket.wait()))
+            start = time.monotonic()
+            features = ticket.wait()
+            self._stats.add(trunk_seconds=time.monotonic() - start)
+            return self._deliver(keys, self._current(features))
         except Exception as error:  # noqa: BLE001
             if len(keys) == 1:
                 return self._fail(keys[0], str(error))
