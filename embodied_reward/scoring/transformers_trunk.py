@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embodied_reward.errors import ConfigError
 from embodied_reward.scoring.pixels import PixelPipeline
 from embodied_reward.scoring.scorer import Trunk, digest_of
-from embodied_reward.scoring.trunks import cast_once, preprocess_name
+from embodied_reward.scoring.trunks import autocast, cast_once, preprocess_name
 
 Level = Literal["pooled", "patches"]
 
@@ -74,7 +74,7 @@ class TransformersTrunk(Trunk):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the base class."""
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             if self.level == "patches":
                 tower = getattr(self.network, "vision_model", self.network)
                 found = tower(pixel_values=inputs).last_hidden_state
@@ -104,17 +104,8 @@ class TransformersTrunk(Trunk):
         )
         wanted = ("input_ids", "attention_mask") if not padding else ("input_ids",)
         inputs = {k: tokens[k].to(self.device) for k in wanted if k in tokens}
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             return _pooled(self.network.get_text_features(**inputs)).float()  # type: ignore[operator]
-
-    def _autocast(self) -> torch.autocast:
-        mixed = self.dtype in (torch.bfloat16, torch.float16)
-        return torch.autocast(
-            self.device.type,
-            self.dtype if mixed else torch.bfloat16,
-            enabled=mixed,
-            cache_enabled=False,
-        )
 
 
 def load_trunk(

@@ -18,13 +18,25 @@ def preprocess_name(*facts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+HALF = (torch.bfloat16, torch.float16)
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Return the context in which a trunk computes in `dtype`; does nothing for 32 and 64 bits."""
+    mixed = dtype in HALF
+    # Without cache: a graph must not refer to a cast weight that is freed when the context ends.
+    return torch.autocast(
+        device.type, dtype if mixed else torch.bfloat16, enabled=mixed, cache_enabled=False
+    )
+
+
 def cast_once(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a module whose products autocast computes without casting weights in every call.
 
     The same numbers as `module` under autocast to `dtype`, from a copy in which the weights of
     products are held in it; float32 and float64 return the module itself.
     """
-    if dtype not in (torch.bfloat16, torch.float16):
+    if dtype not in HALF:
         return module
     lean = copy.deepcopy(module).requires_grad_(False)
     for part in lean.modules():
@@ -93,7 +105,6 @@ class EncoderTrunk(Trunk):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the base class."""
-        mixed = self.dtype != torch.float32
-        with torch.autocast(self.device.type, self.dtype, enabled=mixed, cache_enabled=False):
+        with autocast(self.device, self.dtype):
             features = self.network(inputs)
         return features if features.dtype == torch.float64 else features.float()
