@@ -33,7 +33,7 @@ from embodied_reward.types import Episode
 
 TRUNKS = ("conv64", "vit-tiny", "vit-b16")
 SIZES = (1, 4, 16, 64, 256)
-FULL = {"conv64": 16.0, "vit-tiny": 32.0, "vit-b16": 512.0}
+FULL = {"conv64": 8.0, "vit-tiny": 16.0, "vit-b16": 384.0}
 """Factor on the number of pictures that a CPU gets."""
 
 

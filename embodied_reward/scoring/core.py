@@ -57,7 +57,9 @@ class ScoringCore:
         max_batch: pictures of one trunk call in tolerance mode.
         canonical: pictures of every trunk call in strict mode.
         graphs: on CUDA, capture every trunk in a graph per batch size; that costs device memory
-            and seconds at the first batch of a size. Trunks that cannot be captured run without.
+            and time at the first batch of a size. Trunks that cannot be captured run without. Give
+            False where another thread draws random numbers on the same GPU meanwhile, as training
+            does: while a graph is captured, torch refuses them.
 
     Raises:
         ConfigError: a mode or size that cannot be used.
@@ -347,7 +349,7 @@ class ScoringCore:
             row, why = next(iter(gather.failed.items()))
             job.finish(ScoringError(f"no features of frame {row}: {why}"))
         else:
-            features = gather.features
+            features = gather.features.clone()  # the caller's own
             if features.device.type == "cuda":
                 # The caller may use any stream, so the features must be there by now.
                 torch.cuda.current_stream(features.device).synchronize()
