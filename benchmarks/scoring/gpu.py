@@ -10,6 +10,7 @@ minutes on an H100; `--device=cpu --quick` shows only that everything runs.
 
 import argparse
 import dataclasses
+import itertools
 import json
 import statistics
 import time
@@ -32,7 +33,7 @@ from embodied_reward.scoring.runner import Runner
 from embodied_reward.types import Episode
 
 TRUNKS = ("conv64", "vit-tiny", "vit-b16")
-SIZES = (1, 4, 16, 64, 256)
+SIZES = (1, 8, 32, 64, 256)
 FULL = {"conv64": 8.0, "vit-tiny": 16.0, "vit-b16": 384.0}
 """Factor on the number of pictures that a CPU gets."""
 
@@ -53,9 +54,11 @@ class Plan:
             rounds=self.rounds,
             fine=self.fine,
             pictures=FULL[trunk] * self.share,
-            calls=30,
+            calls=15,
             seconds=self.seconds,
             device=device,
+            windows=0.25 if SHAPES[trunk].size == 64 else 0.5,
+            leave_out=("groups", "repeats"),
         )
 
 
@@ -155,7 +158,7 @@ def streamed(runner: Runner, frames: list, repeats: int) -> float:
 
 def agreement(name: str, device: str) -> dict:
     """Scores in 16 bits against fp32 on the CPU."""
-    n = 256 if SHAPES[name].size == 64 else 16
+    n = 256 if SHAPES[name].size == 64 else 8
     frames = torch.from_numpy(workloads.smooth(SHAPES[name].size, n, np.random.default_rng(0)))
 
     def scores(where: str, dtype: torch.dtype) -> np.ndarray:
@@ -173,10 +176,10 @@ def agreement(name: str, device: str) -> dict:
 
 
 def transport_times(device: str, repeats: int) -> list[dict]:
-    """64 plans of 64 x 64 costs, 50 iterations each."""
+    """Plans of 64 x 64 costs, 50 iterations each."""
     rng, rows = np.random.default_rng(0), []
-    steps = torch.from_numpy(np.cumsum(rng.normal(size=(2, 64, 64, 32)), axis=2))
-    for dtype in (torch.float64, torch.float32):
+    for pairs, dtype in itertools.product((64, 512), (torch.float64, torch.float32)):
+        steps = torch.from_numpy(np.cumsum(rng.normal(size=(2, pairs, 64, 32)), axis=2))
         cost = cosine_cost(*steps).to(dtype)
         options = {"iterations": 50, "tolerance": 0.0}
 
@@ -186,6 +189,7 @@ def transport_times(device: str, repeats: int) -> list[dict]:
         there = cost.to(device)
         rows.append(
             {
+                "pairs": pairs,
                 "dtype": str(dtype).removeprefix("torch."),
                 "loop, CPU": seconds(
                     lambda c=cost: [batched(one[None]) for one in c], "cpu", max(3, repeats // 5)

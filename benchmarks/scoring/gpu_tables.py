@@ -77,10 +77,11 @@ def _agreement(found: dict) -> str:
 
 
 def _transport(found: dict) -> str:
-    head = ["dtype", "loop, CPU [ms]", "batched, CPU [ms]", "batched, GPU [ms]"]
+    head = ["plans", "dtype", "loop, CPU [ms]", "batched, CPU [ms]", "batched, GPU [ms]"]
     head += ["GPU over loop", "largest difference of a plan"]
     rows = [
         [
+            str(r["pairs"]),
             r["dtype"],
             *(short(1e3 * r[k]) for k in ("loop, CPU", "batched, CPU", "batched, GPU")),
             f"×{r['loop, CPU'] / r['batched, GPU']:.1f}",
@@ -89,7 +90,7 @@ def _transport(found: dict) -> str:
         for r in found["transport"]
     ]
     return (
-        "### Entropic transport\n\n64 plans of 64 x 64 frames, 50 iterations, epsilon 0.05; the "
+        "### Entropic transport\n\nPlans of 64 x 64 frames, 50 iterations, epsilon 0.05; the "
         "loop computes one plan per call.\n\n" + table(head, rows)
     )
 

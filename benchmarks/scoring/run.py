@@ -41,6 +41,8 @@ class Effort:
     seconds: float = 1.5
     trunks: tuple[str, ...] = ("conv64", "vit-tiny", "vit-s14")
     device: str = "cpu"
+    windows: float = 0.125
+    leave_out: tuple[str, ...] = ()
 
 
 QUICK = Effort(rounds=1, fine=1, pictures=0.1, calls=3, seconds=0.2, trunks=("conv64", "vit-tiny"))
@@ -65,14 +67,15 @@ def small_trunk(name: str, effort: Effort, step: Callable[[str], None]) -> tuple
         same = workloads.same_numbers(sides, name)
         for run, size in (
             (workloads.unique, n),
-            (workloads.windows, max(16, n // 8)),
+            (workloads.windows, max(16, int(n * effort.windows))),
             (workloads.stream, max(16, n // 16)),
             (workloads.groups, max(24, n // 2)),
             (workloads.repeats, n // 2),
             (workloads.heads, n // 2),
         ):
-            step(f"{name}: {run.__name__}")
-            found.append(run(name, sides, size, effort.rounds))
+            if run.__name__ not in effort.leave_out:
+                step(f"{name}: {run.__name__}")
+                found.append(run(name, sides, size, effort.rounds))
         step(f"{name}: latency")
         found.append(workloads.latency(name, sides, effort.rounds, effort.calls))
     with sides_of(model, no_cache, InProcess, Bare) as sides:

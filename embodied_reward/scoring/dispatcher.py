@@ -133,13 +133,19 @@ class Dispatcher:
         name = f"{mode}:{trunk.lane}"
         known = self._lanes.get(name)
         # The encoder that this lane ran may have been trained on; its name now means `trunk`.
-        if known is None or (known.runner.trunk.stale and not trunk.stale and known.idle):
+        if known is None or self._outdated(known, trunk):
             self._drop_stale()
             runner = Runner(
                 trunk, max_batch=self._max_batch, canonical=self._canonical, graphs=self._graphs
             )
             self._lanes[name] = Lane(name, runner, self._cache, self._stats)
         return self._lanes[name]
+
+    @staticmethod
+    def _outdated(known: Lane, trunk: Trunk) -> bool:
+        """Whether `trunk` must take the place of the one that a lane runs."""
+        current = known.runner.trunk
+        return current is not trunk and known.idle and current.stale and not trunk.stale
 
     def _drop_stale(self) -> None:
         """Let go of trunks that were trained on: their graphs hold device memory."""

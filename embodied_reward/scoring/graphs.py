@@ -60,7 +60,7 @@ class GraphedTrunk:
             yield self._compute
 
     def upload(self, frames: Sequence[UInt8]) -> Tensor:
-        """Copy frames UInt8["h w 3"] of one size to the device, for the current stream."""
+        """Copy frames UInt8["h w 3"] of one size to the device, for the trunk's stream."""
         shape, k = (len(frames), *frames[0].shape), self._turn
         self._turn = 1 - k
         free = self._free[k]
@@ -75,10 +75,9 @@ class GraphedTrunk:
         with torch.cuda.stream(self._copies):
             uploaded = staged.to(self.trunk.device, non_blocking=True)
             event = self._free[k] = torch.cuda.Event()
-            event.record()
-        compute = torch.cuda.current_stream(self.trunk.device)
-        compute.wait_stream(self._copies)
-        uploaded.record_stream(compute)
+            event.record(self._copies)
+        self._compute.wait_event(event)
+        uploaded.record_stream(self._compute)
         return uploaded
 
     def __call__(self, inputs: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ from embodied_reward.scoring.graphs import GraphedTrunk
 from embodied_reward.scoring.scorer import Trunk
 from embodied_reward.types import UInt8
 
-BUCKETS = (1, 4, 16, 64, 128, 256)
+BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Sizes of a batch on CUDA: a large trunk pays for padding, and the graphs share their memory."""
 
 
 @dataclass

@@ -168,7 +168,7 @@ def test_every_bucket_is_captured_once():
         assert len(features) == n
         first.setdefault(n, features)
         assert torch.equal(first[n], features)
-    assert runner._graphed.captures == 4
+    assert runner._graphed.captures == 6
     assert runner._graphed.graphs
 
 
