@@ -4,8 +4,8 @@
 
 The comparators and workloads are those of `run.py`, with every side's trunk on the GPU in
 bfloat16, one CPU thread per process. PNG, JPEG and PIL sides are measured on an eighth of the
-pictures. All pictures are random, never zeros: a GPU multiplies zeros faster. Takes about four
-minutes on an H100; `--device=cpu --quick` shows only that everything runs.
+pictures. All pictures are random, never zeros: a GPU multiplies zeros faster. Takes about five
+minutes on an H200; `--device=cpu --quick` shows only that everything runs.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from run import Effort, machine, open_loop, small_trunk
 from tables import write_between
 from tqdm import tqdm
 from trunk_zoo import SHAPES, Model, build
-from workloads import pictures
+from workloads import Result, pictures
 
 from embodied_reward.math.sinkhorn import cosine_cost, transport
 from embodied_reward.rewards import DopamineConfig, DopamineModel
@@ -261,6 +261,7 @@ def measure(plan: Plan, device: str, keep: Callable[[dict], None]) -> dict:
     """Everything, cheapest first; what is there is kept after every part."""
     torch.set_num_threads(1)
     workloads.brief = 8
+    results: list[Result] = []
     found: dict = {"machine": machine(), "results": [], "same": {}, "batches": [], "agreement": []}
     if device != "cpu":
         card = torch.cuda.get_device_properties(0)
@@ -269,6 +270,7 @@ def measure(plan: Plan, device: str, keep: Callable[[dict], None]) -> dict:
 
         def step(what: str) -> None:
             found["machine"]["seconds"] = bar.format_dict["elapsed"]
+            found["results"] = [dataclasses.asdict(r) for r in results]
             keep(found)
             bar.set_description(what)
             bar.update()
@@ -286,11 +288,9 @@ def measure(plan: Plan, device: str, keep: Callable[[dict], None]) -> dict:
         step("480 x 640")
         found["camera"] = frames_480(device, max(16, int(512 * plan.share)))
         for name in plan.trunks:
-            results, found["same"][name] = small_trunk(name, plan.effort(name, device), step)
-            found["results"] += [dataclasses.asdict(r) for r in results]
+            _, found["same"][name] = small_trunk(name, plan.effort(name, device), step, results)
         loop = plan.effort(plan.trunks[-1], device)
-        results = open_loop(plan.trunks[-1], loop, step)
-        found["results"] += [dataclasses.asdict(r) for r in results]
+        results += open_loop(plan.trunks[-1], loop, step)
         step("done")
     return found
 

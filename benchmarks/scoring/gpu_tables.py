@@ -22,7 +22,7 @@ def markdown(found: dict) -> str:
     m = found["machine"]
     about = (
         f"One {m.get('card', 'CPU')}, torch {m['torch']}, host {m['cpu']} with {m['cores']} cores, "
-        f"{m['threads']} thread per process; {m.get('seconds', 0):.0f} s in all."
+        f"{m['threads']} thread per process."
     )
     parts = [about, _ceilings(found), _batches(found), _agreement(found), _transport(found)]
     parts += [_training(found), _camera(found), *_trunk_tables(results), _open_loop(results)]
@@ -30,7 +30,7 @@ def markdown(found: dict) -> str:
         parts += [_targets(results), _wall(results), _losses(results)]
     if found["same"]:
         parts.append(_same(found["same"]))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part).replace("\n### ", "\n#### ")
 
 
 def _ceilings(found: dict) -> str:

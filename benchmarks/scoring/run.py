@@ -58,10 +58,12 @@ def no_cache(model: Model) -> Side:
     return InProcess(model, cached=False)
 
 
-def small_trunk(name: str, effort: Effort, step: Callable[[str], None]) -> tuple[list, dict]:
-    """Everything, on a trunk that scores hundreds of pictures per second."""
+def small_trunk(
+    name: str, effort: Effort, step: Callable[[str], None], found: list[Result] | None = None
+) -> tuple[list[Result], dict]:
+    """Everything, on a trunk that scores hundreds of pictures per second; added to `found`."""
+    found = [] if found is None else found
     model, n = build(name, effort.device), max(24, int(SHAPES[name].pictures * effort.pictures))
-    found: list[Result] = []
     with sides_of(model, no_cache, InProcess, Ring, Http, *COMPARATORS) as sides:
         step(f"{name}: same numbers")
         same = workloads.same_numbers(sides, name)
