@@ -41,6 +41,11 @@ def processor_of(size: int) -> ViTImageProcessorPil:
     return ViTImageProcessorPil(size={"height": size, "width": size}, do_normalize=False)
 
 
+def uploaded(model: Model, frames: UInt8) -> torch.Tensor:
+    """Bytes on the model's device, as everybody brings them there."""
+    return torch.from_numpy(frames).to(model.trunk.device)
+
+
 class Bare(Side):
     """(e) Nothing but the model, in batches."""
 
@@ -52,10 +57,10 @@ class Bare(Side):
     def _batches(self, frames: UInt8, texts: list[str] | None, head: int) -> Float32:
         scores = []
         for at in range(0, len(frames), BATCH):
-            inputs = self.model.trunk.preprocess(torch.from_numpy(frames[at : at + BATCH]))
+            inputs = self.model.trunk.preprocess(uploaded(self.model, frames[at : at + BATCH]))
             chosen = None if texts is None else texts[at : at + BATCH]
             scores.append(self.model.forward(inputs, chosen, head))
-        return torch.cat(scores).numpy()
+        return torch.cat(scores).cpu().numpy()
 
     def score(self, frames: UInt8, texts: list[str] | None = None) -> Float32:
         return self._batches(frames, texts, 0)
@@ -67,7 +72,7 @@ class Bare(Side):
 class SinglePictures(Side):
     """(c) PIL, processor, one picture per call."""
 
-    name = "(c) PIL + batch 1"
+    name, slow = "(c) PIL + batch 1", True
 
     def __init__(self, model: Model) -> None:
         self.model, self.processor = model, processor_of(model.size)
@@ -132,7 +137,7 @@ class TimeoutBatcher(Side):
             items = [item for item in batch if item is not None]
             if items:
                 frames, texts, heads, futures = zip(*items, strict=True)
-                inputs = self.model.trunk.preprocess(torch.from_numpy(np.stack(frames)))
+                inputs = self.model.trunk.preprocess(uploaded(self.model, np.stack(frames)))
                 chosen = None if texts[0] is None else list(texts)
                 scores = self.model.forward(inputs, chosen, heads[0]).tolist()
                 for future, score in zip(futures, scores, strict=True):
@@ -165,12 +170,13 @@ class _Remote(Side):
     """A client of a server in a process of its own, with one thread; 64 pictures per request."""
 
     kind: str
+    slow = True
 
     def __init__(self, model: Model) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(self.kind, model.name, theirs), daemon=True
+            target=serve, args=(self.kind, model.name, str(model.trunk.device), theirs), daemon=True
         )
         self._process.start()
         theirs.close()  # else a server that dies would be waited for for ever

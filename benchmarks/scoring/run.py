@@ -39,7 +39,10 @@ class Effort:
     pictures: float = 1.0
     calls: int = 30
     seconds: float = 1.5
-    trunks: tuple[str, ...] = tuple(SHAPES)
+    trunks: tuple[str, ...] = ("conv64", "vit-tiny", "vit-s14")
+    device: str = "cpu"
+    windows: float = 0.125
+    leave_out: tuple[str, ...] = ()
 
 
 QUICK = Effort(rounds=1, fine=1, pictures=0.1, calls=3, seconds=0.2, trunks=("conv64", "vit-tiny"))
@@ -55,23 +58,26 @@ def no_cache(model: Model) -> Side:
     return InProcess(model, cached=False)
 
 
-def small_trunk(name: str, effort: Effort, step: Callable[[str], None]) -> tuple[list, dict]:
-    """Everything, on a trunk that scores hundreds of pictures per second."""
-    model, n = build(name), max(24, int(SHAPES[name].pictures * effort.pictures))
-    found: list[Result] = []
+def small_trunk(
+    name: str, effort: Effort, step: Callable[[str], None], found: list[Result] | None = None
+) -> tuple[list[Result], dict]:
+    """Everything, on a trunk that scores hundreds of pictures per second; added to `found`."""
+    found = [] if found is None else found
+    model, n = build(name, effort.device), max(24, int(SHAPES[name].pictures * effort.pictures))
     with sides_of(model, no_cache, InProcess, Ring, Http, *COMPARATORS) as sides:
         step(f"{name}: same numbers")
         same = workloads.same_numbers(sides, name)
         for run, size in (
             (workloads.unique, n),
-            (workloads.windows, max(16, n // 8)),
+            (workloads.windows, max(16, int(n * effort.windows))),
             (workloads.stream, max(16, n // 16)),
             (workloads.groups, max(24, n // 2)),
             (workloads.repeats, n // 2),
             (workloads.heads, n // 2),
         ):
-            step(f"{name}: {run.__name__}")
-            found.append(run(name, sides, size, effort.rounds))
+            if run.__name__ not in effort.leave_out:
+                step(f"{name}: {run.__name__}")
+                found.append(run(name, sides, size, effort.rounds))
         step(f"{name}: latency")
         found.append(workloads.latency(name, sides, effort.rounds, effort.calls))
     with sides_of(model, no_cache, InProcess, Bare) as sides:
@@ -84,7 +90,7 @@ def small_trunk(name: str, effort: Effort, step: Callable[[str], None]) -> tuple
 def cache_hits(name: str, effort: Effort, step: Callable[[str], None]) -> list[Result]:
     """Hits cost the same for every trunk; the frame's size counts."""
     found = []
-    with sides_of(build(name), InProcess, Ring, Http) as sides:
+    with sides_of(build(name, effort.device), InProcess, Ring, Http) as sides:
         for size in (64, 224):
             step(f"{name}: hits of {size} px")
             found.append(workloads.hits(name, sides, size, 3 * effort.rounds))
@@ -94,7 +100,7 @@ def cache_hits(name: str, effort: Effort, step: Callable[[str], None]) -> list[R
 def open_loop(name: str, effort: Effort, step: Callable[[str], None]) -> list[Result]:
     """Load as a share of what the bare loop manages with single pictures."""
     found = []
-    with sides_of(build(name), no_cache, TimeoutBatcher, Fifo) as sides:
+    with sides_of(build(name, effort.device), no_cache, TimeoutBatcher, Fifo) as sides:
         alone = workloads.latency(name, sides[-1:], 3, effort.calls).value(sides[-1].name)
         for load in (0.3, 0.6, 1.2):
             step(f"{name}: open loop at {load:.0%}")
@@ -109,7 +115,7 @@ def open_loop(name: str, effort: Effort, step: Callable[[str], None]) -> list[Re
 
 def large_trunk(name: str, effort: Effort, step: Callable[[str], None]) -> tuple[list, dict]:
     """A trunk so slow that only throughput is worth the wait."""
-    model, n = build(name), max(2, int(SHAPES[name].pictures * effort.pictures))
+    model, n = build(name, effort.device), max(2, int(SHAPES[name].pictures * effort.pictures))
     with sides_of(model, no_cache, InProcess, Ring, Http, *COMPARATORS) as sides:
         step(f"{name}: same numbers")
         same = workloads.same_numbers(sides, name, n=4)

@@ -7,18 +7,17 @@ import json
 import pickle
 from multiprocessing.connection import Connection
 
-import numpy as np
 import torch
 from PIL import Image
 from trunk_zoo import Model, build
 
 
-def serve(kind: str, model_name: str, pipe: Connection) -> None:
+def serve(kind: str, model_name: str, device: str, pipe: Connection) -> None:
     """Answer POSTs one after the other; send the port through the pipe, then run until killed."""
     torch.set_num_threads(1)
     handler = {"pickle": _PickleHandler, "json": _JsonHandler}[kind]
     server = http.server.HTTPServer(("127.0.0.1", 0), handler)
-    server.model = build(model_name)  # type: ignore[attr-defined]
+    server.model = build(model_name, device)  # type: ignore[attr-defined]
     server.processor = _processor(server.model)  # type: ignore[attr-defined]
     pipe.send(server.server_port)
     server.serve_forever()
@@ -53,7 +52,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pictures = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
         processor, model = self.server.processor, self.server.model  # type: ignore[attr-defined]
         inputs = processor(images=pictures, return_tensors="pt")["pixel_values"]
-        return np.asarray(model.forward(inputs, prompts, head)).tolist()
+        return model.forward(inputs, prompts, head).tolist()
 
 
 class _PickleHandler(_Handler):

@@ -9,6 +9,8 @@ class Side:
     """Scores pictures with the first head of a model."""
 
     name: str
+    slow: bool = False
+    """Much slower than the others by its kind; measured on fewer pictures where time is short."""
 
     def score(self, frames: UInt8, texts: list[str] | None = None) -> Float32:
         """Scores of UInt8["n h w 3"], with a text per picture or without texts."""

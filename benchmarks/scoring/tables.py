@@ -24,11 +24,11 @@ def markdown(measured: dict) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def write_between(path: Path, text: str) -> None:
+def write_between(path: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Replace what stands between the markers."""
-    before, rest = path.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    before, rest = path.read_text().split(begin)
+    after = rest.split(end)[1]
+    path.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -16,6 +16,9 @@ from embodied_reward.scoring.transport.listen import HttpServer
 from embodied_reward.scoring.transport.ring_client import RingClient
 from embodied_reward.scoring.transport.ring_server import RingServer
 
+LARGEST = 128 << 20
+"""Bytes of one request: hundreds of pictures of 224 px."""
+
 
 class _Transported(Ours):
     """The core, with its cache, in a process of its own."""
@@ -26,7 +29,9 @@ class _Transported(Ours):
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve_core, args=(self.kind, model.name, theirs), daemon=True
+            target=serve_core,
+            args=(self.kind, model.name, str(model.trunk.device), theirs),
+            daemon=True,
         )
         self._process.start()
         theirs.close()  # else a server that dies would be waited for for ever
@@ -64,10 +69,10 @@ class Http(_Transported):
         return HttpClient(address)
 
 
-def serve_core(kind: str, model_name: str, pipe: Connection) -> None:
+def serve_core(kind: str, model_name: str, device: str, pipe: Connection) -> None:
     """Serve a core on one thread until the pipe is closed; send the address through it."""
     torch.set_num_threads(1)
-    with core_of(build(model_name), cached=True) as core, server_of(kind, core) as server:
+    with core_of(build(model_name, device), cached=True) as core, server_of(kind, core) as server:
         pipe.send(server.address if isinstance(server, RingServer) else server.url)
         with suppress(EOFError):
             pipe.recv()
@@ -75,5 +80,5 @@ def serve_core(kind: str, model_name: str, pipe: Connection) -> None:
 
 def server_of(kind: str, core: ScoringCore) -> RingServer | HttpServer:
     if kind == "ring":
-        return RingServer(core, slots=4)
-    return HttpServer(core, HttpConfig(port=0))
+        return RingServer(core, slots=4, slot_bytes=LARGEST)
+    return HttpServer(core, HttpConfig(port=0, max_body=LARGEST))

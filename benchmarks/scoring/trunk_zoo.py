@@ -31,14 +31,18 @@ SHAPES = {
     "conv64": Shape("our default encoder: 4 convolutions, 64 px", 64, 64, 256),
     "vit-tiny": Shape("ViT, 64 px, patch 8, width 64, 4 layers", 64, 64, 128),
     "vit-s14": Shape("ViT-S/14, 224 px, width 384, 12 layers", 224, 384, 3),
+    "vit-b16": Shape("ViT-B/16, 224 px, width 768, 12 layers", 224, 768, 1),
 }
+
+# layers, heads, side of a patch [px]
+VITS = {"vit-tiny": (4, 4, 8), "vit-s14": (12, 6, 14), "vit-b16": (12, 12, 16)}
 
 
 def _encoder(name: str) -> Encoder:
     shape = SHAPES[name]
     if name == "conv64":
         return ConvEncoder("conv64", shape.dim)
-    layers, heads, patch = (4, 4, 8) if name == "vit-tiny" else (12, 6, 14)
+    layers, heads, patch = VITS[name]
     config = ViTConfig(
         hidden_size=shape.dim,
         num_hidden_layers=layers,
@@ -77,12 +81,14 @@ def tokenize(texts: list[str] | tuple[str, ...]) -> Tensor:
 class BenchTrunk(EncoderTrunk):
     """An image encoder with a text tower beside it."""
 
-    def __init__(self, encoder: Encoder, tower: TextTower) -> None:
-        super().__init__(encoder)
+    def __init__(
+        self, encoder: Encoder, tower: TextTower, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(encoder, dtype)
         self.tower = tower.eval()
 
     def encode_texts(self, texts: tuple[str, ...]) -> Tensor:
-        return self.tower(tokenize(texts).long())
+        return self.tower(tokenize(texts).long().to(self.device))
 
 
 class BenchHead(Head):
@@ -96,7 +102,7 @@ class BenchHead(Head):
     def forward(self, items: Items) -> Output:
         features = items.mean_features()
         text = items.text_features
-        chosen = None if text is None else text[torch.from_numpy(items.text)]
+        chosen = None if text is None else text[torch.from_numpy(items.text).to(text.device)]
         return Output(score=self.score(features, chosen))
 
     def score(self, features: Tensor, text: Tensor | None = None) -> Tensor:
@@ -120,16 +126,17 @@ class Model:
 
     @torch.inference_mode()
     def forward(self, inputs: Tensor, texts: list[str] | None = None, head: int = 0) -> Tensor:
-        """Scores of preprocessed pictures; every text given is encoded."""
+        """Scores of preprocessed pictures on any device; every text given is encoded."""
+        inputs = inputs.to(self.trunk.device)
         encoded = None if texts is None else self.trunk.encode_texts(tuple(texts))
         return self.heads[head].score(self.trunk.forward(inputs), encoded)
 
 
-def build(name: str, seed: int = 0) -> Model:
-    """Make the model; the same in every process."""
+def build(name: str, device: str = "cpu", dtype: torch.dtype | None = None, seed: int = 0) -> Model:
+    """Make the model; the same weights in every process."""
     torch.manual_seed(seed)
     dim = SHAPES[name].dim
-    trunk = BenchTrunk(_encoder(name), TextTower(dim))
+    trunk = BenchTrunk(_encoder(name).to(device), TextTower(dim).to(device), dtype)
     for module in (trunk.encoder, trunk.tower):
         module.requires_grad_(False)
-    return Model(name, trunk, tuple(BenchHead(dim, seed + k) for k in range(3)))
+    return Model(name, trunk, tuple(BenchHead(dim, seed + k).to(device) for k in range(3)))

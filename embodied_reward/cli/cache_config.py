@@ -40,7 +40,7 @@ class CacheConfig:
         if self.memory < 1:
             raise ConfigError(f"--cache.memory={self.memory}: give at least 1 MB")
         cache = FeatureCache(capacity_bytes=self.memory << 20, folder=self.folder)
-        with ScoringCore(cache=cache, mode="strict", canonical=batch) as core:
+        with ScoringCore(cache=cache, mode="strict", canonical=batch, graphs=False) as core:
             try:
                 for model in models:
                     model.use(core)

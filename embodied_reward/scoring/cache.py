@@ -65,7 +65,7 @@ class FeatureCache:
             return found, slab.rows(slots[found]) if len(found) else None
 
     def put(self, lane: str, keys: Sequence[bytes], features: Tensor) -> None:
-        """Store rows Tensor["k ..."] under their keys."""
+        """Store rows Tensor["k ..."] under their keys, as far as the device has memory for them."""
         with self._lock:
             self._slab(lane).put(keys, features)
             if self._disk is not None:
@@ -88,7 +88,8 @@ class FeatureCache:
         return self._lanes[lane]
 
     def _name(self, lane: str) -> str:
-        return f"{self._tag}:{lane.rsplit(':', 1)[0]}"  # features do not depend on the device
+        # Without the number of the device: two GPUs give the same features, a CPU others.
+        return f"{self._tag}:{lane.rsplit(':', 1)[0]}"
 
     def _promote(self, lane: str, slab: "_Slab", keys: list[bytes]) -> None:
         assert self._disk is not None
@@ -130,16 +131,24 @@ class _Slab:
 
     def put(self, keys: Sequence[bytes], features: Tensor) -> None:
         """Store rows, over the oldest ones where there is no room."""
-        self._grow(features, len(keys))
+        try:
+            self._grow(features, len(keys))
+        except torch.OutOfMemoryError:
+            # A cache may not fail what it is there to speed up: it stays at the size it has.
+            self._limit = 0 if self.data is None else len(self.data)
+            if not self._limit:
+                return
         # Once per key: a request may hold one picture several times.
         new = {key: k for k, key in enumerate(keys) if key not in self.index}
         fresh = list(new.values())[-self._limit :]
         if not fresh:
             return
-        slots = [self._place(keys[k]) for k in fresh]
         assert self.data is not None
-        where = torch.tensor(slots, device=self.data.device)
-        self.data[where] = features[torch.tensor(fresh, device=features.device)].to(self.data)
+        # Memory first: a key that has a place must have its row there.
+        rows = features[torch.tensor(fresh, device=features.device)].to(self.data)
+        where = torch.empty(len(fresh), dtype=torch.int64, device=self.data.device)
+        where.copy_(torch.tensor([self._place(keys[k]) for k in fresh]))
+        self.data[where] = rows
 
     def _place(self, key: bytes) -> int:
         full = len(self.index) >= self._limit

@@ -56,6 +56,10 @@ class ScoringCore:
         limits: bounds of requests and of the queue.
         max_batch: pictures of one trunk call in tolerance mode.
         canonical: pictures of every trunk call in strict mode.
+        graphs: on CUDA, capture every trunk in a graph per batch size; that costs device memory
+            and time at the first batch of a size. Trunks that cannot be captured run without. Give
+            False where another thread draws random numbers on the same GPU meanwhile, as training
+            does: while a graph is captured, torch refuses them.
 
     Raises:
         ConfigError: a mode or size that cannot be used.
@@ -69,6 +73,7 @@ class ScoringCore:
         limits: Limits | None = None,
         max_batch: int = 64,
         canonical: int = 16,
+        graphs: bool = True,
     ) -> None:
         if mode not in ("tolerance", "strict"):
             raise ConfigError(f"mode={mode!r}; accepted: tolerance, strict")
@@ -91,6 +96,7 @@ class ScoringCore:
             cache=cache,
             max_batch=max_batch,
             canonical=canonical if self._strict else None,
+            graphs=graphs,
             stats=self._stats,
         )
 
@@ -343,7 +349,11 @@ class ScoringCore:
             row, why = next(iter(gather.failed.items()))
             job.finish(ScoringError(f"no features of frame {row}: {why}"))
         else:
-            job.finish(gather.features)
+            features = gather.features.clone()  # the caller's own
+            if features.device.type == "cuda":
+                # The caller may use any stream, so the features must be there by now.
+                torch.cuda.current_stream(features.device).synchronize()
+            job.finish(features)
 
     def _give_up(self, job: Job, status: Status, why: str) -> None:
         if job.embeds:

@@ -19,6 +19,7 @@ from embodied_reward.scoring.scorer import (
     ScorerCard,
     digest_of,
     joint_digest,
+    segment_sum,
 )
 from embodied_reward.scoring.status import Role, Status
 from embodied_reward.scoring.transformers_trunk import TransformersTrunk
@@ -92,7 +93,7 @@ class CosineHead(Head):
 
 def _mean(values: Tensor, owner: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Return the mean of every item's rows, NaN without any, and their number."""
-    total = values.new_zeros((n, *values.shape[1:])).index_add(0, owner, values)
+    total = segment_sum(values, owner, n)
     count = torch.bincount(owner, minlength=n)
     return total / count.reshape(-1, *[1] * (values.ndim - 1)), count
 

@@ -15,7 +15,8 @@ def score_images(scorer: Scorer, images: Tensor, texts: Sequence[str] = ()) -> T
 
     Args:
         scorer: must draw no random numbers.
-        images: float Tensor["n 3 h w"] in [0, 1]; the dtype is kept where the trunk keeps it.
+        images: float Tensor["n 3 h w"] in [0, 1], on any device; the dtype is kept where the trunk
+            keeps it.
         texts: none, one for all, or one per image.
 
     Returns:
@@ -24,7 +25,8 @@ def score_images(scorer: Scorer, images: Tensor, texts: Sequence[str] = ()) -> T
     Raises:
         ValueError: another number of texts.
     """
-    return score_inputs(scorer, scorer.trunk.preprocess(images), texts)
+    there = images.to(scorer.trunk.device)
+    return score_inputs(scorer, scorer.trunk.preprocess(there), texts)
 
 
 def score_inputs(
@@ -72,7 +74,10 @@ def score_inputs(
 def score_gradient(
     scorer: Scorer, images: Tensor, texts: Sequence[str] = ()
 ) -> tuple[Tensor, Tensor]:
-    """Return the scores Tensor["n"] and d score_i / d image_i, Tensor["n 3 h w"]."""
+    """Return the scores Tensor["n"] and d score_i / d image_i, Tensor["n 3 h w"].
+
+    Scores lie on the trunk's device, gradients on that of the images.
+    """
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_(True)
         scores = score_images(scorer, pixels, texts)

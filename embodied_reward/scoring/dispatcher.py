@@ -33,6 +33,7 @@ class Dispatcher:
         cache: features seen before, or None.
         max_batch: pictures of one trunk call.
         canonical: the one batch size of strict mode, or None.
+        graphs: on CUDA, capture trunks in graphs.
         stats: counters.
     """
 
@@ -46,11 +47,12 @@ class Dispatcher:
         cache: FeatureCache | None,
         max_batch: int,
         canonical: int | None,
+        graphs: bool,
         stats: Stats,
     ) -> None:
         self._version, self._reply, self._features = version, reply, features
         self._broken, self._cache, self._stats = broken, cache, stats
-        self._max_batch, self._canonical = max_batch, canonical
+        self._max_batch, self._canonical, self._graphs = max_batch, canonical, graphs
         self._texts = TextFeatures(cache, 1 if canonical else max_batch)
         self._lanes: dict[str, Lane] = {}
         self._inbox: deque[tuple[Job, dict[str, Trunk]]] = deque()
@@ -131,10 +133,27 @@ class Dispatcher:
         name = f"{mode}:{trunk.lane}"
         known = self._lanes.get(name)
         # The encoder that this lane ran may have been trained on; its name now means `trunk`.
-        if known is None or (known.runner.trunk.stale and not trunk.stale and known.idle):
-            runner = Runner(trunk, max_batch=self._max_batch, canonical=self._canonical)
+        if known is None or self._outdated(known, trunk):
+            self._drop_stale()
+            runner = Runner(
+                trunk, max_batch=self._max_batch, canonical=self._canonical, graphs=self._graphs
+            )
             self._lanes[name] = Lane(name, runner, self._cache, self._stats)
         return self._lanes[name]
+
+    @staticmethod
+    def _outdated(known: Lane, trunk: Trunk) -> bool:
+        """Whether `trunk` must take the place of the one that a lane runs."""
+        current = known.runner.trunk
+        return current is not trunk and known.idle and current.stale and not trunk.stale
+
+    def _drop_stale(self) -> None:
+        """Let go of trunks that were trained on: their graphs hold device memory."""
+        self._lanes = {
+            name: lane
+            for name, lane in self._lanes.items()
+            if not (lane.idle and lane.runner.trunk.stale)
+        }
 
     def _score(self, ready: Sequence[Ready]) -> None:
         by_scorer: dict[str, list[tuple[Job, Gather]]] = {}

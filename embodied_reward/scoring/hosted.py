@@ -1,5 +1,6 @@
 """Which scorers a core hosts, in which version, and whether they still answer."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +43,7 @@ class Hosted:
         return (*self._scorers, *self.item_lanes)
 
     def add(self, scorer: Scorer | ItemScorer) -> None:
-        """Host a scorer. Raises ConfigError for a name that is taken."""
+        """Host a scorer. Raises ConfigError for a name that is taken, or pieces apart."""
         name = scorer.card.name
         with self._lock:
             if name in self.names:
@@ -50,6 +51,7 @@ class Hosted:
             if isinstance(scorer, ItemScorer):
                 self.item_lanes[name] = self._open_lane(scorer)
             else:
+                _check_device(name, scorer.trunk, scorer.head)
                 self._scorers[name] = scorer.trunk, Version(scorer.card, scorer.head.eval(), 0)
 
     def check(self, name: str) -> None:
@@ -78,6 +80,7 @@ class Hosted:
     def swap(self, name: str, head: Head, digest: str) -> int:
         """Exchange a head; returns its number. See `ScoringCore.swap_head`."""
         trunk = self.trunk(name)
+        _check_device(name, trunk, head)
         digest = digest or digest_of(head)
         with self._lock:
             old = self.version(name)
@@ -94,3 +97,13 @@ class Hosted:
         """Return False for a scorer whose last replies held no score at all."""
         self.check(name)
         return self._silent.get(name, 0) < BROKEN_AFTER
+
+
+def _check_device(name: str, trunk: Trunk, head: Head) -> None:
+    held = itertools.chain(head.parameters(), head.buffers())
+    wrong = next((t.device for t in held if t.device.type != trunk.device.type), None)
+    if wrong is not None:
+        raise ConfigError(
+            f"'{name}': the head lies on {wrong} and the trunk on {trunk.device}; move the head "
+            f"with head.to('{trunk.device}')"
+        )

@@ -42,15 +42,15 @@ class Gather:
         self.table: Tensor | None = None
 
     def fill(self, rows: Int64, features: Tensor) -> None:
-        """Put features Tensor["k ..."] where they belong."""
+        """Put features Tensor["k ..."] where they belong; they may be kept as they are."""
+        self.waiting -= len(rows)
+        if _all_in_order(rows, len(self.numbers)):
+            self.table = features
+            return
         if self.table is None:
             shape = (len(self.numbers), *features.shape[1:])
             self.table = features.new_full(shape, torch.nan)
-        if _all_in_order(rows, len(self.numbers)):
-            self.table.copy_(features)
-        else:
-            self.table[torch.from_numpy(rows).to(features.device)] = features
-        self.waiting -= len(rows)
+        self.table[torch.from_numpy(rows).to(features.device)] = features
 
     def fail(self, row: int, why: str) -> None:
         """Give up on one frame."""
@@ -109,6 +109,8 @@ class Job:
 
     def frame(self, number: int) -> UInt8:
         """Return frame UInt8["h w 3"] by its number."""
+        if len(self.request.frames) == 1:
+            return self.request.frames[0][number]
         arena = bisect.bisect_right(self._starts, number) - 1
         return self.request.frames[arena][number - self._starts[arena]]
 

@@ -4,6 +4,7 @@ The processor's own constants are used; its code is not, because it works image 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -123,8 +124,15 @@ class PixelPipeline:
             scaled = self.resized(frames) * (255.0 * self.scale)
         else:
             scaled = self.resized(frames.movedim(-1, -3)).to(torch.float32) * self.scale
-        mean = scaled.new_tensor(self.mean)[:, None, None]
-        return (scaled - mean) / scaled.new_tensor(self.std)[:, None, None]
+        mean, std = (_channels(c, scaled.dtype, scaled.device) for c in (self.mean, self.std))
+        return (scaled - mean) / std
+
+
+@lru_cache(maxsize=64)
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return Tensor["c 1 1"], made once: a copy from the host waits for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def _resize_of(processor: Any) -> tuple[int | None, tuple[int, int] | None]:

@@ -3,6 +3,7 @@
 On a CPU shapes do not matter, so a batch holds what there is; in strict mode every batch has the
 one canonical size, because a matrix product's rounding depends on its shape and on nothing else.
 On CUDA batches are padded to a bucket, so that one captured graph per bucket serves them all.
+A batch is launched without waiting for it, and the next one while the first is computed.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from embodied_reward.scoring.graphs import GraphedTrunk
 from embodied_reward.scoring.scorer import Trunk
 from embodied_reward.types import UInt8
 
-BUCKETS = (1, 4, 16, 64, 128, 256)
+BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Sizes of a batch on CUDA: a large trunk pays for padding, and the graphs share their memory."""
 
 
 @dataclass
@@ -27,9 +29,11 @@ class Ticket:
     event: "torch.cuda.Event | None" = None
 
     def wait(self) -> Tensor:
-        """Return the features Tensor["n ..."] once they are there."""
+        """Return the features Tensor["n ..."] once they are there, for the current stream."""
         if self.event is not None:
             self.event.synchronize()
+            # Their memory belongs to the trunk's stream, which must not reuse it too early.
+            self.features.record_stream(torch.cuda.current_stream(self.features.device))
         return self.features
 
 
@@ -40,14 +44,21 @@ class Runner:
         trunk: what to run.
         max_batch: largest batch.
         canonical: the one size of strict mode, or None in tolerance mode.
+        graphs: on CUDA, capture the trunk in graphs.
+
+    Attributes:
+        depth: batches that may be launched before the first is collected.
     """
 
-    def __init__(self, trunk: Trunk, *, max_batch: int, canonical: int | None) -> None:
+    def __init__(
+        self, trunk: Trunk, *, max_batch: int, canonical: int | None, graphs: bool = True
+    ) -> None:
         self.trunk = trunk
         self.max_batch = canonical or max_batch
-        self.depth = 2 if trunk.device.type == "cuda" else 1
+        on_gpu = trunk.device.type == "cuda"
+        self.depth = 2 if on_gpu else 1
         self._canonical = canonical
-        self._graphed = GraphedTrunk(trunk) if trunk.device.type == "cuda" else None
+        self._graphed = GraphedTrunk(trunk, graphs=graphs) if on_gpu else None
 
     def bucket(self, n: int) -> int:
         """Return the size that a batch of n pictures is padded to."""
@@ -55,11 +66,22 @@ class Runner:
             return self._canonical
         if self._graphed is None:
             return n
-        return next((b for b in BUCKETS if b >= n), n)
+        return min(next((b for b in BUCKETS if b >= n), self.max_batch), self.max_batch)
 
     @torch.no_grad()
     def launch(self, frames: Sequence[UInt8]) -> Ticket:
         """Start the batch of frames UInt8["h w 3"], which may differ in size."""
+        n = len(frames)
+        if self._graphed is None:
+            return Ticket(self.trunk.forward(self._batch(frames))[:n])
+        with self._graphed.stream() as stream:
+            features = self._graphed(self._batch(frames))[:n].clone()
+            event = torch.cuda.Event()
+            event.record(stream)
+        return Ticket(features, event)
+
+    def _batch(self, frames: Sequence[UInt8]) -> Tensor:
+        """Preprocess, pad to the bucket, and bring into the one layout."""
         n = len(frames)
         inputs = self._inputs(frames)
         bucket = self.bucket(n)
@@ -69,12 +91,7 @@ class Runner:
             # One layout for all batches: another one means another algorithm and other last bits.
             # Channels last is what bytes come in, and the faster one for convolutions.
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        if self._graphed is None:
-            return Ticket(self.trunk.forward(inputs)[:n])
-        features = self._graphed(inputs)[:n].clone()
-        event = torch.cuda.Event()
-        event.record()
-        return Ticket(features, event)
+        return inputs
 
     def _inputs(self, frames: Sequence[UInt8]) -> Tensor:
         """Preprocess on the device, size by size: each picture is resized as if it were alone."""

@@ -57,9 +57,9 @@ def explain_pictures(
 def network_of(trunk: Trunk) -> nn.Module:
     """Return the network whose layers have names. Raises ConfigError for other trunks."""
     if isinstance(trunk, EncoderTrunk):
-        return trunk.encoder
+        return trunk.network
     if isinstance(trunk, TransformersTrunk):
-        return getattr(trunk.model, "vision_model", trunk.model)
+        return getattr(trunk.network, "vision_model", trunk.network)
     raise ConfigError(
         f"a {type(trunk).__name__} does not show its network, so there is no map of where it looks"
     )

@@ -150,8 +150,7 @@ class Items:
         keep = np.ones(len(self.features), bool) if rows is None else rows
         owner = torch.from_numpy(self.owner[keep]).to(self.features.device)
         chosen = self.features[torch.from_numpy(keep).to(self.features.device)]
-        total = self.features.new_zeros((len(self), *self.features.shape[1:]))
-        total.index_add_(0, owner, chosen)
+        total = segment_sum(chosen, owner, len(self))
         count = torch.bincount(owner, minlength=len(self)).to(total)
         return total / count.reshape(-1, *[1] * (total.ndim - 1))
 
@@ -271,6 +270,24 @@ class ItemScorer(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, items: RawItems) -> Output:
         """Score up to `max_items` items; an item's score must not depend on the others."""
+
+
+def segment_sum(values: Tensor, owner: Tensor, count: int) -> Tensor:
+    """Add up the rows of every item, always in the same order.
+
+    Args:
+        values: Tensor["f ..."].
+        owner: int64 Tensor["f"], the item of every row.
+        count: number of items n.
+
+    Returns:
+        Tensor["n ..."], 0 for an item without rows. The same bits on every call: `index_add` of
+        CUDA adds in the order in which its threads happen to come.
+    """
+    total = values.new_zeros((count, *values.shape[1:]))
+    if values.device.type == "cpu":
+        return total.index_add(0, owner, values)
+    return total.index_put((owner,), values, accumulate=True)
 
 
 def digest_of(module: nn.Module, *facts: str) -> str:

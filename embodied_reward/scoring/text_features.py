@@ -9,6 +9,7 @@ from torch import Tensor
 from embodied_reward.scoring.cache import FeatureCache
 from embodied_reward.scoring.keys import digest_named
 from embodied_reward.scoring.scorer import Trunk
+from embodied_reward.types import Int64
 
 KEY = digest_named("blake2b")
 
@@ -35,11 +36,11 @@ class TextFeatures:
             return None, {}
         lane = f"text:{trunk.lane}"
         keys = [KEY(text.encode()) + b"\0" * 8 for text in texts]
-        found, rows = self._cache.lookup(lane, keys) if self._cache else (np.zeros(0, int), None)
+        found, rows = self._lookup(lane, keys)
         known = dict(zip(found.tolist(), rows if rows is not None else (), strict=True))
         missing = [i for i in range(len(texts)) if i not in known]
         fresh, failed = self._encode(trunk, texts, missing)
-        if self._cache and fresh:
+        if self._cache is not None and fresh:
             self._cache.put(lane, [keys[i] for i in fresh], torch.stack(list(fresh.values())))
         known |= fresh
         if not known:
@@ -47,6 +48,10 @@ class TextFeatures:
         example = next(iter(known.values()))
         blank = torch.full_like(example, torch.nan)
         return torch.stack([known.get(i, blank) for i in range(len(texts))]), failed
+
+    def _lookup(self, lane: str, keys: list[bytes]) -> tuple[Int64, Tensor | None]:
+        nothing = np.zeros(0, np.int64)
+        return (nothing, None) if self._cache is None else self._cache.lookup(lane, keys)
 
     def _encode(
         self, trunk: Trunk, texts: Sequence[str], missing: list[int]

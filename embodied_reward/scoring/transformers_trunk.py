@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embodied_reward.errors import ConfigError
 from embodied_reward.scoring.pixels import PixelPipeline
 from embodied_reward.scoring.scorer import Trunk, digest_of
-from embodied_reward.scoring.trunks import preprocess_name
+from embodied_reward.scoring.trunks import autocast, cast_once, preprocess_name
 
 Level = Literal["pooled", "patches"]
 
@@ -30,6 +30,9 @@ class TransformersTrunk(Trunk):
         level: `pooled` gives one vector an image, in the space of the texts where there are any;
             `patches` gives all tokens of the last layer.
         dtype: dtype to compute in; default bfloat16 on CUDA and float32 elsewhere.
+
+    Attributes:
+        network: what `forward` runs: the model, or in 16 bits a copy, see `cast_once`.
 
     The digest is taken once, when the trunk is made: train the model further and make another.
     """
@@ -47,6 +50,7 @@ class TransformersTrunk(Trunk):
         self.pixels, self.level = PixelPipeline.of(processor), level
         self.device = next(model.parameters()).device
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        self.network = cast_once(self.model, self.dtype)
         self.tokenizer = tokenizer if hasattr(model, "get_text_features") else None
         self.reads_texts = self.tokenizer is not None and level == "pooled"
         self.digest = digest_of(model, architecture(model), level, vocabulary(self.tokenizer))
@@ -70,14 +74,14 @@ class TransformersTrunk(Trunk):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See the base class."""
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             if self.level == "patches":
-                tower = getattr(self.model, "vision_model", self.model)
+                tower = getattr(self.network, "vision_model", self.network)
                 found = tower(pixel_values=inputs).last_hidden_state
-            elif hasattr(self.model, "get_image_features"):
-                found = _pooled(self.model.get_image_features(pixel_values=inputs))  # type: ignore[operator]
+            elif hasattr(self.network, "get_image_features"):
+                found = _pooled(self.network.get_image_features(pixel_values=inputs))  # type: ignore[operator]
             else:
-                found = _pooled(self.model(pixel_values=inputs))
+                found = _pooled(self.network(pixel_values=inputs))
         return found if found.dtype == torch.float64 else found.float()
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -100,14 +104,8 @@ class TransformersTrunk(Trunk):
         )
         wanted = ("input_ids", "attention_mask") if not padding else ("input_ids",)
         inputs = {k: tokens[k].to(self.device) for k in wanted if k in tokens}
-        with self._autocast():
-            return _pooled(self.model.get_text_features(**inputs)).float()  # type: ignore[operator]
-
-    def _autocast(self) -> torch.autocast:
-        mixed = self.dtype in (torch.bfloat16, torch.float16)
-        return torch.autocast(
-            self.device.type, self.dtype if mixed else torch.bfloat16, enabled=mixed
-        )
+        with autocast(self.device, self.dtype):
+            return _pooled(self.network.get_text_features(**inputs)).float()  # type: ignore[operator]
 
 
 def load_trunk(

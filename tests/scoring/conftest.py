@@ -1,4 +1,10 @@
-"""A tiny random ViT, heads that depend on everything they may depend on, pictures."""
+"""A tiny random ViT, heads that depend on everything they may depend on, pictures.
+
+The engine's tests run on another device with SCORING_TEST_DEVICE=cuda, in fp32 and without graphs,
+because their trunks look at the pictures; graphs and 16 bits are tested in `test_cuda.py`.
+"""
+
+import os
 
 import numpy as np
 import pytest
@@ -11,6 +17,10 @@ from embodied_reward.scoring.trunks import EncoderTrunk
 from embodied_reward.vision.encoders import TransformersEncoder
 
 SIZE = 32
+DEVICE = os.environ.get("SCORING_TEST_DEVICE", "cpu")
+
+if DEVICE != "cpu":
+    torch.backends.cudnn.allow_tf32 = False  # the tolerances are those of fp32
 
 
 class MeanHead(Head):
@@ -54,14 +64,29 @@ def encoder():
         patch_size=8,
     )
     model = ViTModel(config, add_pooling_layer=False)
-    return TransformersEncoder(model, mean=[0.5] * 3, std=[0.25] * 3, image_size=SIZE)
+    made = TransformersEncoder(model, mean=[0.5] * 3, std=[0.25] * 3, image_size=SIZE)
+    return made.to(DEVICE)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _without_graphs():
+    """`CountingTrunk` counts calls, which a graph does not make."""
+    if DEVICE == "cpu":
+        yield
+        return
+    from embodied_reward.scoring import ScoringCore
+
+    defaults = ScoringCore.__init__.__kwdefaults__
+    defaults["graphs"] = False
+    yield
+    defaults["graphs"] = True
 
 
 class CountingTrunk(EncoderTrunk):
     """Counts the pictures that were really encoded; may fail on marked ones."""
 
     def __init__(self, encoder, hook=None):
-        super().__init__(encoder)
+        super().__init__(encoder, torch.float32)
         self.batches, self.hook = [], hook
 
     def forward(self, inputs):
@@ -77,7 +102,7 @@ def trunk(encoder):
 
 
 def scorer_of(trunk, head=None, name="mean"):
-    head = head or MeanHead()
+    head = (head or MeanHead()).to(trunk.device)
     digest = digest_of(head)
     card = ScorerCard(
         name=name,

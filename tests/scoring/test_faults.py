@@ -27,7 +27,14 @@ from embodied_reward.scoring import (
     ScoringCore,
     Status,
 )
-from tests.scoring.conftest import ConstantHead, CountingTrunk, MeanHead, pictures, scorer_of
+from tests.scoring.conftest import (
+    DEVICE,
+    ConstantHead,
+    CountingTrunk,
+    MeanHead,
+    pictures,
+    scorer_of,
+)
 
 POOL = pictures(8)
 BAD = np.full((1, 32, 32, 3), 255, np.uint8)
@@ -46,7 +53,9 @@ class PickyHead(MeanHead):
         first = items.view[items.offsets[:-1]]
         if (first == 1).any():
             raise ValueError("view 1 is not mine")
-        out.score = torch.where(torch.from_numpy(first == 2), torch.nan, out.score)
+        out.score = out.score.masked_fill(
+            torch.from_numpy(first == 2).to(out.score.device), torch.nan
+        )
         return out
 
 
@@ -250,7 +259,7 @@ def test_a_thousand_head_swaps_under_load_mix_no_versions(trunk):
         for thread in threads:
             thread.start()
         for k in range(1, 1001):
-            assert core.swap_head("mean", ConstantHead(k), digest=f"{k}") == k
+            assert core.swap_head("mean", ConstantHead(k).to(DEVICE), digest=f"{k}") == k
             while len(replies) < k // 5 and not wrong:
                 time.sleep(1e-4)  # let replies fall between the swaps
         stop.set()

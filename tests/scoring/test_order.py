@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from embodied_reward.scoring import FeatureCache, ScoreRequest, ScoringCore
 
-from .conftest import CountingTrunk, pictures, scorer_of
+from .conftest import DEVICE, CountingTrunk, pictures, scorer_of
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +17,11 @@ def known(encoder):
     scorer = scorer_of(CountingTrunk(encoder))
     arenas = [pictures(1, seed=k, size=32 if k % 2 else 24) for k in range(6)]
     with torch.no_grad():
-        each = [scorer.trunk.forward(scorer.trunk.preprocess(torch.from_numpy(a))) for a in arenas]
-        return scorer, arenas, scorer.head.linear(torch.cat(each)).squeeze(1).numpy()
+        each = [
+            scorer.trunk.forward(scorer.trunk.preprocess(torch.from_numpy(a).to(DEVICE)))
+            for a in arenas
+        ]
+        return scorer, arenas, scorer.head.linear(torch.cat(each)).squeeze(1).cpu().numpy()
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from embodied_reward.errors import ConfigError, NonFiniteError
 from embodied_reward.scoring.heads.composed import status_of
-from embodied_reward.scoring.scorer import Head, Items, Output
+from embodied_reward.scoring.scorer import Head, Items, Output, segment_sum
 
 
 class ArtefactClassifier(nn.Module):
@@ -147,7 +147,7 @@ class ArtefactHead(Head):
         features = items.features.flatten(1, -2).mean(1) if items.features.ndim > 2 else None
         logits = self.classifier(items.features if features is None else features)
         owner = torch.from_numpy(items.owner).to(logits.device)
-        total = logits.new_zeros(len(items)).index_add(0, owner, logits.sigmoid())
+        total = segment_sum(logits.sigmoid(), owner, len(items))
         probability = total / torch.bincount(owner, minlength=len(items))
         return Output(
             score=output.score - self.weight * probability,

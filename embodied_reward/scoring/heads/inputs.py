@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from embodied_reward.errors import ConfigError, did_you_mean
-from embodied_reward.scoring.scorer import Items
+from embodied_reward.scoring.scorer import Items, segment_sum
 from embodied_reward.scoring.status import Role
 from embodied_reward.types import Bool
 
@@ -75,7 +75,7 @@ class ItemInput(nn.Module):
             chosen = chosen.flatten(0, 1)
         if self.pool == "attention":
             return self._attend(chosen, owner, len(items))
-        total = chosen.new_zeros(len(items), chosen.shape[1]).index_add(0, owner, chosen)
+        total = segment_sum(chosen, owner, len(items))
         return total / torch.bincount(owner, minlength=len(items)).to(total)[:, None]
 
     def _attend(self, rows: Tensor, owner: Tensor, count: int) -> Tensor:
@@ -86,9 +86,9 @@ class ItemInput(nn.Module):
         top = logit.new_full((count, self.heads), -torch.inf)
         top = top.scatter_reduce(0, index, logit.detach(), "amax")
         weight = (logit - top[owner]).exp()
-        total = weight.new_zeros(count, self.heads).index_add(0, owner, weight)
+        total = segment_sum(weight, owner, count)
         value = rows.unflatten(1, (self.heads, -1)) * weight[..., None]
-        summed = value.new_zeros(count, *value.shape[1:]).index_add(0, owner, value)
+        summed = segment_sum(value, owner, count)
         return (summed / total[..., None]).flatten(1)
 
     def _text(self, items: Items) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.math.video_weights import ANCHORS, attenuation_weights, clip_time
 from embodied_reward.scoring.heads.composed import status_of
-from embodied_reward.scoring.scorer import Head, Items, Output
+from embodied_reward.scoring.scorer import Head, Items, Output, segment_sum
 from embodied_reward.scoring.status import Role, Status
 from embodied_reward.types import Float64, Int64, UInt8
 
@@ -119,8 +119,7 @@ def _weighted(
     values: torch.Tensor, weights: torch.Tensor, owner: torch.Tensor, n: int
 ) -> torch.Tensor:
     weights = weights.to(values).reshape(-1, *[1] * (values.ndim - 1))
-    total = values.new_zeros((n, *values.shape[1:]))
-    return total.index_add(0, owner.to(values.device), values * weights)
+    return segment_sum(values * weights, owner.to(values.device), n)
 
 
 def _clip_status(output: Output, owner: Int64, n: int) -> tuple[UInt8, dict[int, str]]:
