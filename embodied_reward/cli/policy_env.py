@@ -19,6 +19,7 @@ from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.frames import FramesInInfo, ProgressInInfo, Scorer
 from embodied_reward.shaping.tiers import TieredProgress, TieredScorer, Tiers
+from embodied_reward.shaping.trust import TrustedScorer
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
 from embodied_reward.shaping.watch import DetectedSuccess, SuccessWatch
 from embodied_reward.shaping.workers import WorkerVecEnv
@@ -133,6 +134,7 @@ def learner_env(
     watched: Watched | None = None,
     views: Sequence[str] = (),
     workers: str = "serial",
+    temperature: float | None = None,
     plans: Plans | None = None,
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
@@ -140,7 +142,8 @@ def learner_env(
     From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
     a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
     the base reward's), vector environment, reward. `views` are rendered; by default those that
-    the models know. `workers` is one of `WORKERS`.
+    the models know. `workers` is one of `WORKERS`. With a `temperature`, the potential moves as
+    far as the scorer is sure (`shaping/trust.py`).
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
@@ -162,6 +165,8 @@ def learner_env(
     vector = WorkerVecEnv(makers, preload=[__name__]) if subprocess else DummyVecEnv(makers)
     vector.seed(seed)
     watch = watched.watch(count, scorer) if watched and not pays else None
+    if scorer is not None and temperature:
+        scorer = TrustedScorer(scorer, temperature, count)
     if scorer is not None and tiers:
         scorer = TieredScorer(scorer, tiers, count)
     return LearnedRewardVecEnv(vector, mode, gamma=gamma, kappa=kappa, scorer=scorer, watch=watch)

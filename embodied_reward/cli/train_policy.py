@@ -32,6 +32,7 @@ from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, did_you_mean
+from embodied_reward.policies.blends.config import BlendConfig
 from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
 from embodied_reward.policies.finetune.config import FinetuneConfig, NoFinetuneConfig
 from embodied_reward.shaping import RewardMode, mode_named
@@ -56,6 +57,9 @@ class RewardConfig:
     """steps into which the potential is divided, 4 is a good number; 0 leaves it continuous"""
     hysteresis: float = 0.05
     """how far the progress must fall below a tier's lower edge before the tier is lost"""
+    blend: str = "fixed"
+    """how base and learned reward are put together: fixed (kappa as given), bilevel, exploration,
+    group or uncertainty; `--blend.*` has their settings, docs/blends.md what each does"""
     views: tuple[str, ...] = ()
     """cameras to render; empty takes all that the models know. They mask what they do not see"""
 
@@ -95,6 +99,7 @@ class TrainPolicyConfig:
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    blend: BlendConfig = field(default_factory=BlendConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     steps: int = 4000
@@ -195,6 +200,7 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
+    check_blend(config.reward.blend, config.blend, mode)
     if config.decorrelation.on and not isinstance(config.policy, SACConfig):
         raise ConfigError(
             f"--decorrelation.type weighs replayed transitions, which --policy.type="
@@ -247,6 +253,23 @@ def check_workers(config: TrainPolicyConfig) -> None:
         raise ConfigError(
             "--success.pays=true judges inside each environment, which --workers=subprocess has in "
             "other processes, away from the detector; use --workers=serial"
+        )
+
+
+def check_blend(name: str, blend: BlendConfig, mode: RewardMode) -> None:
+    """Raise ConfigError for a blend that there is not, or that has nothing to blend."""
+    from embodied_reward.policies.blends import check
+
+    check(name, blend)
+    if mode.source == "none" and name not in ("fixed", "exploration"):
+        raise ConfigError(
+            f"--reward.mode={mode.name} adds no learned reward that --reward.blend={name} could "
+            "weigh; leave it out or choose another mode"
+        )
+    if mode.source == "progress" and name == "uncertainty":
+        raise ConfigError(
+            "--reward.mode=oracle knows the true progress, which has no uncertainty: leave "
+            "--reward.blend=uncertainty out"
         )
 
 
