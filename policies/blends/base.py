@@ -68,14 +68,17 @@ class Blend(ABC):
 
     def improve(self, policy: BasePolicy) -> dict[str, float]:
         """Update the blend where it is due; returns what to log."""
-        if self._finished < self.config.every:
-            return {}
-        self._finished = 0
-        return self._update(policy)
+        rounds, self._finished = divmod(self._finished, self.config.every)
+        return self._update(policy, rounds) if rounds else {}
 
     @abstractmethod
-    def _update(self, policy: BasePolicy) -> dict[str, float]:
-        """Learn from `window`; returns what to log."""
+    def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
+        """Learn from `window`; returns what to log.
+
+        Args:
+            policy: the learner's.
+            rounds: how many times `every` episodes have ended since; several in a PPO rollout.
+        """
 
     # --- checkpoints ---
 

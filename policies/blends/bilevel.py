@@ -20,12 +20,14 @@ class BilevelBlend(Blend):
     that learns from it earns most of the *base* reward r. With one term of the Neumann series
     (`implicit.py`) the gradient of that is the agreement of two policy gradients,
 
-        dJ/dw = step < g_r, g_F >,      w <- clip(w + rate cos(g_r, g_F), 0, limit)
+        dJ/dw = step < g_r, g_F >,      w <- clip(w + rate c cos(g_r, g_F), 0, limit)
 
     where g_r and g_F are the score-function gradients of the base return and of the learned
     reward's. The cosine makes `rate` independent of their units. Both come from different
-    episodes (odd and even ones), because noise that they share would look like agreement. Where
-    no base reward was seen there is no g_r, and w stays.
+    episodes (odd and even ones), because noise that they share would look like agreement, and c is
+    the cosine of the two halves' g_r: a base gradient that is noise, as when every attempt
+    succeeds, moves nothing. Where no base reward was seen there is no g_r, and w stays: this blend
+    needs some successes, and cannot bring a policy back that has none left.
 
     Deviations: one term of the series; the base's own weight stays 1, as only the ratio matters;
     the discount is not learned; there is no free reward phi(s, a); a Gaussian of fixed width
@@ -40,21 +42,25 @@ class BilevelBlend(Blend):
 
     about = "learns its weight from the base return: it keeps what the reward mode keeps"
 
-    def _update(self, policy: BasePolicy) -> dict[str, float]:
+    def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
         assert isinstance(policy, SACPolicy | ActorCriticPolicy)
         halves = [list(self.window.episodes)[k::2] for k in (0, 1)]
-        agreements = [
-            _cosine(
-                policy_gradient(policy, one, "base", self.gamma),
-                policy_gradient(policy, other, "learned", self.gamma),
-            )
-            for one, other in (halves, halves[::-1])
-            if one and other
-        ]
-        agreement = float(np.mean(agreements)) if agreements else 0.0
-        moved = self.weight + self.config.rate * agreement
+        agreement = _agreement(policy, halves, self.gamma) if all(halves) else 0.0
+        moved = self.weight + rounds * self.config.rate * agreement
         self.weight = float(np.clip(moved, 0.0, self.config.limit))
         return {"blend/weight": self.weight, "blend/agreement": agreement}
+
+
+def _agreement(
+    policy: SACPolicy | ActorCriticPolicy, halves: list[list[Decisions]], gamma: float
+) -> float:
+    """Return in [-1, 1] how far the learned reward points where the base reward points."""
+    base, learned = (
+        [policy_gradient(policy, half, reward, gamma) for half in halves]
+        for reward in ("base", "learned")
+    )
+    sure = max(0.0, _cosine(*base))
+    return sure * (_cosine(base[0], learned[1]) + _cosine(base[1], learned[0])) / 2
 
 
 def policy_gradient(

@@ -15,8 +15,8 @@ class BlendConfig:
     """newest episodes that an update looks at"""
     rate: float = 0.2
     """bilevel: step size of the weight of the learned reward, which starts at 1"""
-    limit: float = 10.0
-    """bilevel, group: largest weight; group also keeps it above 1 / limit"""
+    limit: float = 1.0
+    """bilevel: largest weight, in units of --reward.kappa"""
     bonus: float = 0.05
     """exploration: largest count bonus, paid for a new state"""
     designed: float = 0.01
@@ -32,11 +32,9 @@ class BlendConfig:
             raise ConfigError(
                 f"--blend.every must be in [1, --blend.window={self.window}], got {self.every}"
             )
-        for name in ("rate", "bonus", "temperature"):
+        for name in ("rate", "limit", "bonus", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--blend.{name} must be positive, got {getattr(self, name)}")
-        if not self.limit >= 1:
-            raise ConfigError(f"--blend.limit must be at least 1, got {self.limit}")
         if self.designed < 0:
             raise ConfigError(f"--blend.designed must be at least 0, got {self.designed}")
         if not 1 <= self.bits <= 24:

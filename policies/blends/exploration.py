@@ -15,7 +15,7 @@ from .base import Blend
 from .config import BlendConfig
 from .episodes import returns
 
-UPDATES, BATCH = 20, 256  # gradient steps per update of the blend, decisions per step
+UPDATES, BATCH = 20, 256  # gradient steps per round of the blend, decisions per step
 EARLY = 256  # entered states that say how far apart states are
 _COUNTS = ("visits", "planes", "offsets", "early")
 FLOOR = 0.01  # smallest spread; what stood still at first is the newer when it moves
@@ -103,11 +103,11 @@ class ExplorationBlend(Blend):
             designed = self._designed(self._tensor(obs), torch.from_numpy(action).float())
         return np.where(terminated > 0, 0.0, count) + designed.numpy().astype(np.float64)
 
-    def _update(self, policy: BasePolicy) -> dict[str, float]:
+    def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
         seen = self.window.together()
         gains = np.concatenate([returns(e.base, self.gamma) for e in self.window.episodes])
         loss = torch.zeros(())
-        for _ in range(UPDATES if self.config.designed else 0):
+        for _ in range(rounds * UPDATES if self.config.designed else 0):
             rows = self.generator.integers(len(seen), size=min(BATCH, len(seen)))
             loss = self._loss(policy, seen.obs[rows], seen.action[rows], gains[rows])
             if not torch.isfinite(loss):

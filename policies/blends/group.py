@@ -7,11 +7,13 @@ from embodied_reward.math.blending import group_weight
 
 from .base import Blend
 
+RATIO = 10.0  # the weight stays within [1 / RATIO, RATIO]
+
 
 class GroupBlend(Blend):
     """Give the learned reward the spread that the base reward had in the newest episodes.
 
-    w = std(r) / std(F) over all decisions of the window, within [1 / limit, limit]. It stays where
+    w = std(r) / std(F) over all decisions of the window, within [1/10, 10]. It stays where
     it is as long as one of them is constant: no success was seen, say.
 
     ReFine-RFT standardises each of several rewards within a group of attempts before it adds them
@@ -25,9 +27,9 @@ class GroupBlend(Blend):
 
     about = "scales the learned reward only: it keeps what the reward mode keeps"
 
-    def _update(self, policy: BasePolicy) -> dict[str, float]:
+    def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
         seen = self.window.together()
         weight = group_weight(seen.base, seen.learned)
         if np.isfinite(weight):
-            self.weight = float(np.clip(weight, 1 / self.config.limit, self.config.limit))
+            self.weight = float(np.clip(weight, 1 / RATIO, RATIO))
         return {"blend/weight": self.weight}
