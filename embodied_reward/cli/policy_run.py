@@ -260,7 +260,7 @@ class PolicyRun:
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
-        return build_sac(
+        model = build_sac(
             policy,
             env,
             demos=demos,
@@ -271,6 +271,9 @@ class PolicyRun:
             cloning=cloning,
             sample_weights=self._sample_weights(demos),
         )
+        if self.blend and self.blend.bonuses:
+            model.replay_buffer.bonus = self.blend.bonus
+        return model
 
     def _sample_weights(self, demos: Transitions | None) -> BatchWeights | None:
         """Return what weighs transitions by variant: the environments' numbers, or data sets."""

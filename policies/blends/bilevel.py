@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 
 from embodied_reward.types import Float64
 
 from ..bc import mean_action
+from ..networks import LayerNormSACPolicy
 from .base import Blend
 from .episodes import Decisions, returns
 
@@ -43,7 +43,7 @@ class BilevelBlend(Blend):
     about = "learns its weight from the base return: it keeps what the reward mode keeps"
 
     def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
-        assert isinstance(policy, SACPolicy | ActorCriticPolicy)
+        assert isinstance(policy, LayerNormSACPolicy | ActorCriticPolicy)
         halves = [list(self.window.episodes)[k::2] for k in (0, 1)]
         agreement = _agreement(policy, halves, self.gamma) if all(halves) else 0.0
         moved = self.weight + rounds * self.config.rate * agreement
@@ -52,7 +52,7 @@ class BilevelBlend(Blend):
 
 
 def _agreement(
-    policy: SACPolicy | ActorCriticPolicy, halves: list[list[Decisions]], gamma: float
+    policy: LayerNormSACPolicy | ActorCriticPolicy, halves: list[list[Decisions]], gamma: float
 ) -> float:
     """Return in [-1, 1] how far the learned reward points where the base reward points."""
     base, learned = (
@@ -64,7 +64,10 @@ def _agreement(
 
 
 def policy_gradient(
-    policy: SACPolicy | ActorCriticPolicy, episodes: list[Decisions], reward: str, gamma: float
+    policy: LayerNormSACPolicy | ActorCriticPolicy,
+    episodes: list[Decisions],
+    reward: str,
+    gamma: float,
 ) -> Tensor:
     """Return the score-function gradient Tensor["p"] of one reward's return, up to a factor.
 

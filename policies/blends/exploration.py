@@ -100,7 +100,7 @@ class ExplorationBlend(Blend):
         if self._counting:
             count = exploration_bonus(self.visits[self.cells(next_obs)], self.config.bonus)
         with torch.no_grad():
-            designed = self._designed(self._tensor(obs), torch.from_numpy(action).float())
+            designed = self._designed(self._tensor(obs), torch.from_numpy(np.array(action)))
         return np.where(terminated > 0, 0.0, count) + designed.numpy().astype(np.float64)
 
     def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
