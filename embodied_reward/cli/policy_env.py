@@ -134,6 +134,7 @@ def learner_env(
     watched: Watched | None = None,
     views: Sequence[str] = (),
     workers: str = "serial",
+    timeout: float = 60.0,
     temperature: float | None = None,
     plans: Plans | None = None,
 ) -> LearnedRewardVecEnv:
@@ -142,8 +143,9 @@ def learner_env(
     From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
     a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
     the base reward's), vector environment, reward. `views` are rendered; by default those that
-    the models know. `workers` is one of `WORKERS`. With a `temperature`, the potential moves as
-    far as the scorer is sure (`shaping/trust.py`).
+    the models know. `workers` is one of `WORKERS`; a process that gives no answer within `timeout`
+    seconds ends the run. With a `temperature`, the potential moves as far as the scorer is sure
+    (`shaping/trust.py`).
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
@@ -161,8 +163,10 @@ def learner_env(
         plans=plans,
     )
     makers = [partial(single.make, seed + index) for index in range(count)]
-    subprocess = workers == "subprocess"
-    vector = WorkerVecEnv(makers, preload=[__name__]) if subprocess else DummyVecEnv(makers)
+    if workers == "subprocess":
+        vector = WorkerVecEnv(makers, timeout=timeout, preload=[__name__], name=config.id)
+    else:
+        vector = DummyVecEnv(makers)
     vector.seed(seed)
     watch = watched.watch(count, scorer) if watched and not pays else None
     if scorer is not None and temperature:

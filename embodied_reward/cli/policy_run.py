@@ -11,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_blend import blend_line, blend_of, scored, temperature
@@ -33,7 +34,7 @@ from embodied_reward.policies.finetune.config import SteeringConfig
 from embodied_reward.policies.finetune.env import Plans, frozen_actor
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
-from embodied_reward.policies.sac import build_sac
+from embodied_reward.policies.sac import DemoSAC, build_sac
 from embodied_reward.rewards import RewardModel, load, load_progress
 from embodied_reward.rewards.detector import detector_of
 from embodied_reward.scoring.stream import StreamScorer
@@ -110,6 +111,7 @@ class PolicyRun:
             views=config.reward.views,
             workers=config.workers,
             plans=self._plans,
+            timeout=config.worker_timeout,
             temperature=temperature(config),
         )
         self._open.callback(self.env.close)
@@ -254,13 +256,21 @@ class PolicyRun:
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
         env = BlendedVecEnv(self.env, self.blend) if self.blend else self.env
-        if self._plans:
-            assert isinstance(policy, SACConfig)
-            return build_agent(self._plans.config, policy, env, relabel=self._relabel, seed=seed)
         if isinstance(policy, PPOConfig):
             return build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
-        model = build_sac(
+        model = self._build_sac(policy, env, demos, cloning=cloning)
+        if self.blend and self.blend.bonuses:
+            model.replay_buffer.bonus = self.blend.bonus
+        return model
+
+    def _build_sac(
+        self, policy: SACConfig, env: VecEnv, demos: Transitions | None, *, cloning: bool
+    ) -> DemoSAC:
+        seed = self.config.seed
+        if self._plans:
+            return build_agent(self._plans.config, policy, env, relabel=self._relabel, seed=seed)
+        return build_sac(
             policy,
             env,
             demos=demos,
@@ -271,9 +281,6 @@ class PolicyRun:
             cloning=cloning,
             sample_weights=self._sample_weights(demos),
         )
-        if self.blend and self.blend.bonuses:
-            model.replay_buffer.bonus = self.blend.bonus
-        return model
 
     def _sample_weights(self, demos: Transitions | None) -> BatchWeights | None:
         """Return what weighs transitions by variant: the environments' numbers, or data sets."""

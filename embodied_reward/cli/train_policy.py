@@ -110,6 +110,9 @@ class TrainPolicyConfig:
     workers: str = "serial"
     """serial steps the environments in turn; subprocess gives each its own process, and scores
     frames while slower environments still simulate"""
+    worker_timeout: float = 60.0
+    """seconds that an environment in a process of its own may take for a decision or a reset before
+    the run ends with an error that names it; ten times that for its making"""
     seed: int = 1000
     """seed of scenes, weights, batches and exploration"""
     threads: int = 0
@@ -249,6 +252,8 @@ def check_workers(config: TrainPolicyConfig) -> None:
     if config.workers not in known:
         hint = did_you_mean(config.workers, known)
         raise ConfigError(f"--workers={config.workers} is unknown; {hint}")
+    if not config.worker_timeout > 0:
+        raise ConfigError(f"--worker_timeout must be positive, got {config.worker_timeout}")
     if config.workers == "subprocess" and config.success.pays:
         raise ConfigError(
             "--success.pays=true judges inside each environment, which --workers=subprocess has in "

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from functools import partial
 
@@ -45,6 +46,11 @@ class Slowed(Corridor):
             raise RuntimeError("the gripper fell off")
         if self.fault == "hang" and self.t == 2:
             time.sleep(60)
+        if self.fault == "stop" and self.t == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.fault == "freeze" and self.t == 2:  # too large for a pipe that nobody reads yet
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+            result[-1]["map"] = np.zeros(4_000_000, np.uint8)
         if self.fault == "die" and self.t == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
@@ -147,20 +153,27 @@ class Late(gym.Wrapper):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raise", "environment 1 failed in a step: RuntimeError: the gripper fell off"),
-        ("die", r"process of environment 1 \(pid \d+\) ended in a step, exit code -9"),
-        ("hang", r"environment 1 gave no answer within 2 s in a step"),
+        (
+            "raise",
+            r"environment 1 \(toy/arm\) failed in step 2: RuntimeError: the gripper fell off",
+        ),
+        ("die", r"process of environment 1 \(toy/arm\) \(pid \d+\) ended in step 2, exit code -9"),
+        ("hang", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2.*worker_timeout"),
+        ("stop", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2"),
+        ("freeze", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2, in the middle"),
     ],
 )
 def test_a_process_that_goes_wrong_is_one_error_in_time(fault, message):
-    env = WorkerVecEnv(makers(fault), timeout=2.0)
+    env = WorkerVecEnv(makers(fault), timeout=2.0, name="toy/arm")
     processes = env.processes
     env.reset()
     env.step(np.ones((COUNT, 1), np.float32))
     began = time.monotonic()
+    env.step_async(np.ones((COUNT, 1), np.float32))
+    time.sleep(1.0 if fault == "freeze" else 0.0)
     with pytest.raises(EnvError, match=message):
-        env.step(np.ones((COUNT, 1), np.float32))
-    assert time.monotonic() - began < 10
+        env.step_wait()
+    assert time.monotonic() - began < 12
     assert not any(process.is_alive() for process in processes)
     env.close()
 
