@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import cloudpickle
 import gymnasium as gym
@@ -158,9 +160,15 @@ class Late(gym.Wrapper):
             r"environment 1 \(toy/arm\) failed in step 2: RuntimeError: the gripper fell off",
         ),
         ("die", r"process of environment 1 \(toy/arm\) \(pid \d+\) ended in step 2, exit code -9"),
-        ("hang", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2.*worker_timeout"),
+        (
+            "hang",
+            r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2.*worker_timeout",
+        ),
         ("stop", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2"),
-        ("freeze", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2, in the middle"),
+        (
+            "freeze",
+            r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2, in the middle",
+        ),
     ],
 )
 def test_a_process_that_goes_wrong_is_one_error_in_time(fault, message):
@@ -195,3 +203,41 @@ def test_closing_leaves_no_process_behind():
     env.close()
     env.close()
     assert not any(process.is_alive() for process in processes)
+
+
+HANGS = """
+import time, numpy as np, gymnasium as gym
+from embodied_reward.shaping.workers import WorkerVecEnv
+
+class Hangs(gym.Env):
+    observation_space = action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(600)
+
+if __name__ == "__main__":
+    env = WorkerVecEnv([Hangs])
+    env.reset()
+    env.step_async(np.zeros((1, 1), np.float32))
+    print(env.processes[0].pid, flush=True)
+    env.step_wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_a_process_leaves_with_its_parent_even_in_a_step_that_hangs(tmp_path):
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        worker = Path("/proc") / parent.stdout.readline().strip()
+        time.sleep(0.5)
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not worker.exists()
