@@ -220,6 +220,8 @@ def check_cloning(config: TrainPolicyConfig) -> None:
         raise ConfigError(
             "--policy.weighting=progress needs --reward.path=RUN, the reward model that sees it"
         )
+    if config.reward.blend != "fixed":
+        raise ConfigError("cloning pays no reward: leave --reward.blend out")
     if config.reward.path and not weighted:
         raise ConfigError(
             "cloning pays no reward: leave --reward.path out or set --policy.weighting=progress"
