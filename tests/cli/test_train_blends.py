@@ -55,7 +55,7 @@ def test_a_blend_is_named_logged_and_saved(kind, blend, tmp_path, capsys):
     root = tmp_path / "run"
     assert train(root, kind, "--reward.mode=oracle", f"--reward.blend={blend}") == 0
     out = capsys.readouterr().out
-.*(optimal policy|keeps)", out), out
+    assert re.search(rf"blend '{blend}': .*(optimal policy|keeps)", out), out
     logged = [r for r in rows(root) if any(key.startswith("blend/") for key in r)]
     assert logged
     state = root / "checkpoints" / "last" / "training_state"
