@@ -234,13 +234,13 @@ class DemoReplayBuffer(ReplayBuffer):
     def _reward(self, rows: np.ndarray, terminated: Bool) -> Float64:
         reward = rows["rewards"].astype(np.float64)
         if self.relabel is not None:
-            known = (rows["potentials"], rows["next_potentials"], terminated)
-            reward = self.relabel(reward, *known)
+            phi, phi_next = rows["potentials"], rows["next_potentials"]
+            reward = self.relabel(reward, phi, phi_next, terminated)
         if self.bonus is None:
             return reward
         flat, ends = rows.ravel(), terminated.ravel()
-        inputs = (flat[name] for name in ("observations", "actions", "next_observations"))
-        return reward + self.bonus(*inputs, ends).reshape(reward.shape)
+        obs, action, next_obs = (flat[name] for name in _INPUTS)
+        return reward + self.bonus(obs, action, next_obs, ends).reshape(reward.shape)
 
     def _words(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return observations and actions of rows as parts of one tensor, without copies."""

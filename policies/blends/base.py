@@ -21,7 +21,7 @@ import safetensors.numpy
 from stable_baselines3.common.policies import BasePolicy
 
 from embodied_reward.errors import CheckpointError
-from embodied_reward.types import Float32, Float64
+from embodied_reward.types import Bool, Float32, Float64
 
 from .config import BlendConfig
 from .episodes import EpisodeWindow
@@ -48,15 +48,14 @@ class Blend(ABC):
 
     def __init__(self, config: BlendConfig, *, count: int, gamma: float, seed: int = 0) -> None:
         config.check()
-        self.config, self.gamma, self.weight = config, gamma, 1.0
+        self.config, self.gamma = config, gamma
+        self.weight: float = 1.0
         self.window = EpisodeWindow(count, config.window)
         self.generator = np.random.default_rng(seed)
-        self._finished = 0
+        self._finished: int = 0
 
-    def bonus(
-        self, obs: Float32, action: Float32, next_obs: Float32, terminated: Float64
-    ) -> Float64:
-        """Return b Float64["n"] of n transitions; `terminated` is 1 where no value follows."""
+    def bonus(self, obs: Float32, action: Float32, next_obs: Float32, terminated: Bool) -> Float64:
+        """Return b Float64["n"] of n transitions; `terminated` is True where no value follows."""
         return np.zeros(len(obs))
 
     def saw(self, next_obs: Float32) -> None:  # noqa: B027 (most blends count nothing)
@@ -105,7 +104,9 @@ class Blend(ABC):
     def load(self, folder: Path) -> None:
         """Take `save` back. Raises CheckpointError: another blend, or none, was saved."""
         source = folder / "blend.json"
-        state = json.loads(source.read_text()) if source.is_file() else {"type": "no blend"}
+        state: dict[str, Any] = {"type": "no blend"}
+        if source.is_file():
+            state = json.loads(source.read_text())
         if state["type"] != type(self).__name__:
             raise CheckpointError(
                 f"'{folder}' was saved with {state['type']}, this run has {type(self).__name__}; "

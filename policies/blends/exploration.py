@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from embodied_reward.errors import NonFiniteError
 from embodied_reward.math.blending import exploration_bonus
-from embodied_reward.types import Float32, Float64, Int64
+from embodied_reward.types import Bool, Float32, Float64, Int64
 
 from .base import Blend
 from .config import BlendConfig
@@ -92,16 +92,14 @@ class ExplorationBlend(Blend):
     def _counting(self) -> bool:
         return len(self.early) >= EARLY
 
-    def bonus(
-        self, obs: Float32, action: Float32, next_obs: Float32, terminated: Float64
-    ) -> Float64:
+    def bonus(self, obs: Float32, action: Float32, next_obs: Float32, terminated: Bool) -> Float64:
         """Return b(s') + R(s, a), Float64["n"]."""
         count = np.zeros(len(obs))
         if self._counting:
             count = exploration_bonus(self.visits[self.cells(next_obs)], self.config.bonus)
         with torch.no_grad():
             designed = self._designed(self._tensor(obs), torch.from_numpy(np.array(action)))
-        return np.where(terminated > 0, 0.0, count) + designed.numpy().astype(np.float64)
+        return np.where(terminated, 0.0, count) + designed.numpy().astype(np.float64)
 
     def _update(self, policy: BasePolicy, rounds: int) -> dict[str, float]:
         seen = self.window.together()

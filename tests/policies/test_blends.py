@@ -216,18 +216,20 @@ def test_states_are_counted_and_terminal_ones_pay_nothing():
     rng = np.random.default_rng(0)
     zeros = np.zeros((1, 1), np.float32)
     place = np.array([[0.3, 0.2]], np.float32)
-    assert blend.bonus(place, zeros, place, np.zeros(1)) == 0  # nothing is known of distances yet
+    assert (
+        blend.bonus(place, zeros, place, np.zeros(1, bool)) == 0
+    )  # nothing is known of distances yet
     blend.saw(rng.normal(size=(256, 2)).astype(np.float32))
     assert blend.visits.sum() == 256
     paid = []
     for _ in range(50):
-        paid.append(blend.bonus(place, zeros, place, np.zeros(1))[0])
+        paid.append(blend.bonus(place, zeros, place, np.zeros(1, bool))[0])
         blend.saw(place)
     assert (np.diff(paid) < 0).all()
     assert paid[-1] < 1 / np.sqrt(49)
-    assert blend.bonus(place, zeros, place, np.ones(1)) == 0
+    assert blend.bonus(place, zeros, place, np.ones(1, bool)) == 0
     new = np.array([[40.0, -60.0]], np.float32)
-    assert blend.bonus(place, zeros, new, np.zeros(1)) == pytest.approx(0.5)
+    assert blend.bonus(place, zeros, new, np.zeros(1, bool)) == pytest.approx(0.5)
 
 
 def test_the_self_designed_reward_prefers_what_returned_more_and_stays_small():
@@ -235,7 +237,7 @@ def test_the_self_designed_reward_prefers_what_returned_more_and_stays_small():
     assert np.mean(watch.won) > 0.05
     obs = np.repeat(np.array([[0.4, 0.3]], np.float32), 2, 0)
     right_left = np.array([[1.0], [-1.0]], np.float32)
-    right, left = blend.bonus(obs, right_left, obs, np.ones(2))
+    right, left = blend.bonus(obs, right_left, obs, np.ones(2, bool))
     assert right > left
     assert max(abs(right), abs(left)) <= 0.02
 
@@ -299,7 +301,7 @@ def test_a_saved_blend_goes_on_bit_by_bit(name, tmp_path):
     assert found[:2] == found[2:]
     points = rng.normal(size=(50, 2)).astype(np.float32)
     action = rng.uniform(-1, 1, (50, 1)).astype(np.float32)
-    results = [b.bonus(points, action, points, np.zeros(50)) for b in (blend, other)]
+    results = [b.bonus(points, action, points, np.zeros(50, bool)) for b in (blend, other)]
     np.testing.assert_array_equal(*results)
     wrong = blend_named("group" if name != "group" else "bilevel")
     with pytest.raises(CheckpointError, match="same --reward.blend"):
