@@ -84,13 +84,9 @@ def build(kind, env, relabel, seed):
     if kind == "ppo":
         config = PPOConfig(n_steps=64, learning_rate=3e-3, target_kl=None, n_epochs=5, **small)
         return build_ppo(config, env, seed=seed)
-    sizes = {
-        "buffer_size": 5000,
-        "learning_starts": 200,
-        "learning_rate": 1e-3,
-        "gradient_steps": 1,
-    }
-    return build_sac(SACConfig(**sizes, **small), env, relabel=relabel, seed=seed)
+    sizes = {"buffer_size": 5000, "learning_starts": 200, "gradient_steps": 1}
+    config = SACConfig(learning_rate=1e-3, **sizes, **small)
+    return build_sac(config, env, relabel=relabel, seed=seed)
 
 
 def run(kind, case, name, seed, steps):
