@@ -5,11 +5,13 @@
 A point on a line starts at 0 and succeeds at `goal`; the learned reward is `absolute`, kappa times
 a progress that rises towards the goal ("helps") or away from it ("misleads"): neither keeps the
 optimal policy, since an attempt that goes on is paid longer. Reported: success over the last 50
-episodes of training, one number per seed. Writes JSON; the table is in docs/blends.md.
+episodes of training, one number per seed. Writes JSON and goes on where it was stopped; the table
+is in docs/blends.md.
 """
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -130,14 +132,14 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for case, blends in BLENDS.items():
-        for kind in ("ppo", "sac"):
-            for name in blends:
-                for seed in range(options.seeds):
-                    rows.append(run(kind, case, name, seed, options.steps))
-                    print(json.dumps(rows[-1]), flush=True)
-                    options.output.write_text(json.dumps(rows, indent=1))
+    rows = json.loads(options.output.read_text()) if options.output.exists() else []
+    done = {(r["learner"], r["case"], r["blend"], r["seed"]) for r in rows}
+    cases = [(case, name) for case, names in BLENDS.items() for name in names]
+    for kind, (case, name), seed in itertools.product(("ppo", "sac"), cases, range(options.seeds)):
+        if (kind, case, name, seed) not in done:
+            rows.append(run(kind, case, name, seed, options.steps))
+            print(json.dumps(rows[-1]), flush=True)
+            options.output.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -86,3 +86,33 @@ def test_trust_halves_the_error_of_weights_learned_from_labels_of_unequal_noise(
     assert np.isnan(trust(np.array([np.nan]), 0.2))[0]
     with pytest.raises(ValueError, match="positive"):
         trust(np.zeros(1), 0.0)
+
+
+def chain_episodes(bonus, seed, states=12, episodes=150, gamma=0.95):
+    """Q-learning on ExploRS's kind of chain: 0.05 at the near left end, 1 at the far right end.
+
+    Returns how many of the last 50 episodes ended at the far end.
+    """
+    rng, q, start = np.random.default_rng(seed), np.zeros((states, 2)), 2
+    visits, ends = np.zeros(states), []
+    for _ in range(episodes):
+        s, steps = start, 0
+        while 0 < s < states - 1 and steps < 60:
+            best = np.flatnonzero(q[s] >= q[s].max() - 1e-12)
+            a = int(rng.integers(2)) if rng.random() < 0.1 else int(rng.choice(best))
+            after = s + (1 if a else -1)
+            over = after in (0, states - 1)
+            pay = 1.0 if after == states - 1 else 0.05 * (after == 0)
+            if bonus and not over:
+                pay += float(exploration_bonus(visits[after], bonus))
+            visits[after] += 1
+            q[s, a] += 0.5 * (pay + gamma * (not over) * q[after].max() - q[s, a])
+            s, steps = after, steps + 1
+        ends.append(s == states - 1)
+    return sum(ends[-50:])
+
+
+def test_the_count_bonus_finds_the_far_end_where_a_near_one_distracts():
+    plain, curious = ([chain_episodes(b, seed) for seed in range(10)] for b in (0.0, 0.2))
+    assert np.mean(plain) < 5
+    assert np.mean(curious) > 35
