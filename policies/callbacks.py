@@ -196,6 +196,8 @@ class RunCallback(BaseCallback):
             # Counted when the rollout began: a rollout that is dropped does not count.
             extra = {"best": list(self.best), "ledger": self._counts}
             save_training_state(self.model, folder, extra)
+            if (blend := getattr(self.training_env, "blend", None)) is not None:
+                blend.save(folder / "training_state")
 
         saved = save_checkpoint(self._folder / "checkpoints", step, write)
         if best:

@@ -19,6 +19,8 @@ from .demos import Transitions
 
 # (base reward, Phi(s), Phi(s'), terminated) -> the reward that the learner sees.
 Relabel = Callable[[Any, Any, Any, Any], Any]
+# (s, a, s', terminated) of n transitions -> what is paid besides, Float64["n"].
+Bonus = Callable[[Any, Any, Any, Any], Any]
 # episode -> Phi of every state it entered, Float64["t + 1"] for t transitions.
 Trajectory = Callable[[int], Float64]
 _ARRAYS = (
@@ -62,8 +64,12 @@ class DemoReplayBuffer(ReplayBuffer):
         gamma: the learner's discount, used where n_steps > 1.
         seed: of the buffer's own generator.
         kwargs: see `ReplayBuffer`.
+
+    Attributes:
+        bonus: see `Bonus`; added when a batch is drawn. None pays none.
     """
 
+    bonus: Bonus | None = None
     potentials: Float64
     next_potentials: Float64
     episode_ids: Int64
@@ -221,15 +227,20 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def _window_rewards(self, rows: Int64) -> tuple[Float64, Bool]:
         small = self._table[["rewards", "potentials", "next_potentials", "dones", "timeouts"]]
-        at = small[rows]
+        at = (small if self.bonus is None else self._table)[rows]
         terminated = _terminated(at)
         return self._reward(at, terminated), terminated
 
     def _reward(self, rows: np.ndarray, terminated: Bool) -> Float64:
-        base = rows["rewards"].astype(np.float64)
-        if self.relabel is None:
-            return base
-        return self.relabel(base, rows["potentials"], rows["next_potentials"], terminated)
+        reward = rows["rewards"].astype(np.float64)
+        if self.relabel is not None:
+            phi, phi_next = rows["potentials"], rows["next_potentials"]
+            reward = self.relabel(reward, phi, phi_next, terminated)
+        if self.bonus is None:
+            return reward
+        flat, ends = rows.ravel(), terminated.ravel()
+        obs, action, next_obs = (flat[name] for name in _INPUTS)
+        return reward + self.bonus(obs, action, next_obs, ends).reshape(reward.shape)
 
     def _words(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Return observations and actions of rows as parts of one tensor, without copies."""

@@ -19,6 +19,7 @@ from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.frames import FramesInInfo, ProgressInInfo, Scorer
 from embodied_reward.shaping.tiers import TieredProgress, TieredScorer, Tiers
+from embodied_reward.shaping.trust import TrustedScorer
 from embodied_reward.shaping.vector import LearnedRewardVecEnv
 from embodied_reward.shaping.watch import DetectedSuccess, SuccessWatch
 from embodied_reward.shaping.workers import WorkerVecEnv
@@ -133,6 +134,8 @@ def learner_env(
     watched: Watched | None = None,
     views: Sequence[str] = (),
     workers: str = "serial",
+    timeout: float = 60.0,
+    temperature: float | None = None,
     plans: Plans | None = None,
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
@@ -140,7 +143,9 @@ def learner_env(
     From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
     a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
     the base reward's), vector environment, reward. `views` are rendered; by default those that
-    the models know. `workers` is one of `WORKERS`.
+    the models know. `workers` is one of `WORKERS`; a process that gives no answer within `timeout`
+    seconds ends the run. With a `temperature`, the potential moves as far as the scorer is sure
+    (`shaping/trust.py`).
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
@@ -158,10 +163,14 @@ def learner_env(
         plans=plans,
     )
     makers = [partial(single.make, seed + index) for index in range(count)]
-    subprocess = workers == "subprocess"
-    vector = WorkerVecEnv(makers, preload=[__name__]) if subprocess else DummyVecEnv(makers)
+    if workers == "subprocess":
+        vector = WorkerVecEnv(makers, timeout=timeout, preload=[__name__], name=config.id)
+    else:
+        vector = DummyVecEnv(makers)
     vector.seed(seed)
     watch = watched.watch(count, scorer) if watched and not pays else None
+    if scorer is not None and temperature:
+        scorer = TrustedScorer(scorer, temperature, count)
     if scorer is not None and tiers:
         scorer = TieredScorer(scorer, tiers, count)
     return LearnedRewardVecEnv(vector, mode, gamma=gamma, kappa=kappa, scorer=scorer, watch=watch)

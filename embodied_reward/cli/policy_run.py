@@ -11,14 +11,17 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward import config as configs
+from embodied_reward.cli.policy_blend import blend_line, blend_of, scored, temperature
 from embodied_reward.cli.policy_demos import check_rate, successful_episodes
 from embodied_reward.cli.policy_env import DEFAULT_SIZE, Watched, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
+from embodied_reward.policies.blends.env import BlendCallback, BlendedVecEnv
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
 from embodied_reward.policies.checkpoint import PolicySpec, pretrained_folder, spec_of
 from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, PPOConfig, SACConfig
@@ -31,7 +34,7 @@ from embodied_reward.policies.finetune.config import SteeringConfig
 from embodied_reward.policies.finetune.env import Plans, frozen_actor
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
-from embodied_reward.policies.sac import build_sac
+from embodied_reward.policies.sac import DemoSAC, build_sac
 from embodied_reward.rewards import RewardModel, load, load_progress
 from embodied_reward.rewards.detector import detector_of
 from embodied_reward.scoring.stream import StreamScorer
@@ -108,14 +111,19 @@ class PolicyRun:
             views=config.reward.views,
             workers=config.workers,
             plans=self._plans,
+            timeout=config.worker_timeout,
+            temperature=temperature(config),
         )
         self._open.callback(self.env.close)
+        self.blend = blend_of(config, self.policy.gamma, self.env, demos)
         self.model = self._build(demos, cloning=found is None)
         if found:
             state = load_training_state(self.model, found)
             self._best = tuple(state["best"])  # type: ignore[assignment]
             self.env.ledger.totals = Totals(**state.get("ledger", {}))
             self.env.seed(_scene_seed(config.seed, done))
+            if self.blend:
+                self.blend.load(found / "training_state")
         save_config(dataclasses.replace(config, resume=False), self.folder)
         return done
 
@@ -134,7 +142,8 @@ class PolicyRun:
         """Return what the policy learns from, and what about the potential may slow it down."""
         gamma, kappa = self.policy.gamma, self.config.reward.kappa
         lines = potential_warnings(self._trajectories, gamma=gamma, kappa=kappa)
-        return "\n".join([self.mode.summary(gamma, kappa), *(f"warning: {x}" for x in lines)])
+        told = [*blend_line(self.config), *(f"warning: {x}" for x in lines)]
+        return "\n".join([self.mode.summary(gamma, kappa), *told])
 
     def learn(self) -> None:
         """Train to `config.steps` decisions. Raises KeyboardInterrupt after saving."""
@@ -164,11 +173,15 @@ class PolicyRun:
                 write_more=self._write_base if self._plans else None,
             )
             left = config.steps - done
+            callbacks = [BlendCallback(self.blend)] if self.blend else []
             if left > 0:
                 # SB3 counts episodes for SAC and rollouts for PPO.
                 every = 1 if isinstance(config.policy, PPOConfig) else 4
                 self.model.learn(
-                    left, self.callback, log_interval=every, reset_num_timesteps=not done
+                    left,
+                    [*callbacks, self.callback],
+                    log_interval=every,
+                    reset_num_timesteps=not done,
                 )
 
     def closing(self) -> str:
@@ -242,17 +255,24 @@ class PolicyRun:
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
-        if self._plans:
-            assert isinstance(policy, SACConfig)
-            return build_agent(
-                self._plans.config, policy, self.env, relabel=self._relabel, seed=seed
-            )
+        env = BlendedVecEnv(self.env, self.blend) if self.blend else self.env
         if isinstance(policy, PPOConfig):
-            return build_ppo(policy, self.env, demos=demos, seed=seed, cloning=cloning)
+            return build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
         assert isinstance(policy, SACConfig)
+        model = self._build_sac(policy, env, demos, cloning=cloning)
+        if self.blend and self.blend.bonuses:
+            model.replay_buffer.bonus = self.blend.bonus
+        return model
+
+    def _build_sac(
+        self, policy: SACConfig, env: VecEnv, demos: Transitions | None, *, cloning: bool
+    ) -> DemoSAC:
+        seed = self.config.seed
+        if self._plans:
+            return build_agent(self._plans.config, policy, env, relabel=self._relabel, seed=seed)
         return build_sac(
             policy,
-            self.env,
+            env,
             demos=demos,
             # The demonstrations hold success, not the environment's dense reward.
             replay_demos=self.mode.base == "success",
@@ -285,7 +305,9 @@ class PolicyRun:
 
     def _relabel(self, base: Any, phi: Any, phi_next: Any, terminated: Any) -> Any:
         gamma, kappa = self.policy.gamma, self.config.reward.kappa
-        return self.mode.total(base, phi, phi_next, terminated, gamma, kappa)
+        weight = self.blend.weight if self.blend else 1.0
+        added = self.mode.added(phi, phi_next, terminated, gamma, kappa)
+        return self.mode.paid(base) + weight * added
 
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
         check_rate(self.eval_env, episodes[0], self.config.env.action_repeat)
@@ -297,7 +319,7 @@ class PolicyRun:
             return None
 
         def potential(episode: Episode) -> Float64:
-            phi = reward.score_episode(episode).potential if reward else _true_progress(episode)
+            phi = scored(self.config, reward, episode) if reward else _true_progress(episode)
             phi = self._tiers.trajectory(phi) if self._tiers else phi
             self._trajectories.append(phi)
             return phi

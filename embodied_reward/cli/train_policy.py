@@ -32,6 +32,7 @@ from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, did_you_mean
+from embodied_reward.policies.blends.config import BlendConfig
 from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, SACConfig
 from embodied_reward.policies.finetune.config import FinetuneConfig, NoFinetuneConfig
 from embodied_reward.shaping import RewardMode, mode_named
@@ -56,6 +57,9 @@ class RewardConfig:
     """steps into which the potential is divided, 4 is a good number; 0 leaves it continuous"""
     hysteresis: float = 0.05
     """how far the progress must fall below a tier's lower edge before the tier is lost"""
+    blend: str = "fixed"
+    """how base and learned reward are put together: fixed (kappa as given), bilevel, exploration,
+    group or uncertainty; `--blend.*` has their settings, docs/blends.md what each does"""
     views: tuple[str, ...] = ()
     """cameras to render; empty takes all that the models know. They mask what they do not see"""
 
@@ -95,6 +99,7 @@ class TrainPolicyConfig:
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    blend: BlendConfig = field(default_factory=BlendConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     steps: int = 4000
@@ -105,6 +110,9 @@ class TrainPolicyConfig:
     workers: str = "serial"
     """serial steps the environments in turn; subprocess gives each its own process, and scores
     frames while slower environments still simulate"""
+    worker_timeout: float = 60.0
+    """seconds that an environment in a process of its own may take for a decision or a reset before
+    the run ends with an error that names it; ten times that for its making"""
     seed: int = 1000
     """seed of scenes, weights, batches and exploration"""
     threads: int = 0
@@ -195,6 +203,7 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
+    check_blend(config.reward.blend, config.blend, mode)
     if config.decorrelation.on and not isinstance(config.policy, SACConfig):
         raise ConfigError(
             f"--decorrelation.type weighs replayed transitions, which --policy.type="
@@ -211,6 +220,8 @@ def check_cloning(config: TrainPolicyConfig) -> None:
         raise ConfigError(
             "--policy.weighting=progress needs --reward.path=RUN, the reward model that sees it"
         )
+    if config.reward.blend != "fixed":
+        raise ConfigError("cloning pays no reward: leave --reward.blend out")
     if config.reward.path and not weighted:
         raise ConfigError(
             "cloning pays no reward: leave --reward.path out or set --policy.weighting=progress"
@@ -243,10 +254,29 @@ def check_workers(config: TrainPolicyConfig) -> None:
     if config.workers not in known:
         hint = did_you_mean(config.workers, known)
         raise ConfigError(f"--workers={config.workers} is unknown; {hint}")
+    if not config.worker_timeout > 0:
+        raise ConfigError(f"--worker_timeout must be positive, got {config.worker_timeout}")
     if config.workers == "subprocess" and config.success.pays:
         raise ConfigError(
             "--success.pays=true judges inside each environment, which --workers=subprocess has in "
             "other processes, away from the detector; use --workers=serial"
+        )
+
+
+def check_blend(name: str, blend: BlendConfig, mode: RewardMode) -> None:
+    """Raise ConfigError for a blend that there is not, or that has nothing to blend."""
+    from embodied_reward.policies.blends import check
+
+    check(name, blend)
+    if mode.source == "none" and name not in ("fixed", "exploration"):
+        raise ConfigError(
+            f"--reward.mode={mode.name} adds no learned reward that --reward.blend={name} could "
+            "weigh; leave it out or choose another mode"
+        )
+    if mode.source == "progress" and name == "uncertainty":
+        raise ConfigError(
+            "--reward.mode=oracle knows the true progress, which has no uncertainty: leave "
+            "--reward.blend=uncertainty out"
         )
 
 

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import cloudpickle
 import gymnasium as gym
@@ -45,6 +48,11 @@ class Slowed(Corridor):
             raise RuntimeError("the gripper fell off")
         if self.fault == "hang" and self.t == 2:
             time.sleep(60)
+        if self.fault == "stop" and self.t == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if self.fault == "freeze" and self.t == 2:  # too large for a pipe that nobody reads yet
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGSTOP)).start()
+            result[-1]["map"] = np.zeros(4_000_000, np.uint8)
         if self.fault == "die" and self.t == 2:
             os.kill(os.getpid(), signal.SIGKILL)
         return result
@@ -147,20 +155,33 @@ class Late(gym.Wrapper):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("raise", "environment 1 failed in a step: RuntimeError: the gripper fell off"),
-        ("die", r"process of environment 1 \(pid \d+\) ended in a step, exit code -9"),
-        ("hang", r"environment 1 gave no answer within 2 s in a step"),
+        (
+            "raise",
+            r"environment 1 \(toy/arm\) failed in step 2: RuntimeError: the gripper fell off",
+        ),
+        ("die", r"process of environment 1 \(toy/arm\) \(pid \d+\) ended in step 2, exit code -9"),
+        (
+            "hang",
+            r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2.*worker_timeout",
+        ),
+        ("stop", r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2"),
+        (
+            "freeze",
+            r"environment 1 \(toy/arm\) gave no answer within 2 s in step 2, in the middle",
+        ),
     ],
 )
 def test_a_process_that_goes_wrong_is_one_error_in_time(fault, message):
-    env = WorkerVecEnv(makers(fault), timeout=2.0)
+    env = WorkerVecEnv(makers(fault), timeout=2.0, name="toy/arm")
     processes = env.processes
     env.reset()
     env.step(np.ones((COUNT, 1), np.float32))
     began = time.monotonic()
+    env.step_async(np.ones((COUNT, 1), np.float32))
+    time.sleep(1.0 if fault == "freeze" else 0.0)
     with pytest.raises(EnvError, match=message):
-        env.step(np.ones((COUNT, 1), np.float32))
-    assert time.monotonic() - began < 10
+        env.step_wait()
+    assert time.monotonic() - began < 12
     assert not any(process.is_alive() for process in processes)
     env.close()
 
@@ -182,3 +203,41 @@ def test_closing_leaves_no_process_behind():
     env.close()
     env.close()
     assert not any(process.is_alive() for process in processes)
+
+
+HANGS = """
+import time, numpy as np, gymnasium as gym
+from embodied_reward.shaping.workers import WorkerVecEnv
+
+class Hangs(gym.Env):
+    observation_space = action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        time.sleep(600)
+
+if __name__ == "__main__":
+    env = WorkerVecEnv([Hangs])
+    env.reset()
+    env.step_async(np.zeros((1, 1), np.float32))
+    print(env.processes[0].pid, flush=True)
+    env.step_wait()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_a_process_leaves_with_its_parent_even_in_a_step_that_hangs(tmp_path):
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS)
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        worker = Path("/proc") / parent.stdout.readline().strip()
+        time.sleep(0.5)
+        assert worker.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while worker.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not worker.exists()
