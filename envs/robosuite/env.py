@@ -196,8 +196,8 @@ class RobosuiteEnv(MujocoEnv):
         return self._seen
 
     def _hands(self) -> list[str]:
-        names = backend.wanted_sensors(self.task)
-        return [n for n in names if n.endswith(_HAND) and n.startswith("robot")]
+        names, there = backend.wanted_sensors(self.task), self._sim.observation_names
+        return [n for n in names if n.endswith(_HAND) and n.startswith("robot") and n in there]
 
     def _agent(self) -> Float64:
         return np.concatenate([_signed(n, self._seen[n]) for n in self._hand_names])

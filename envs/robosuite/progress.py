@@ -96,8 +96,8 @@ def way(here: Float64, goal: Float64, pass_height: float, beside: float = 0.0) -
     across = max(float(np.linalg.norm((here - goal)[:2])) - beside, 0.0)
     if across == 0.0:
         return max(float(here[2] - goal[2]), 0.0)
-    up = max(pass_height - float(here[2]), 0.0)
-    return up + across + max(pass_height - float(goal[2]), 0.0)
+    high = max(pass_height, float(here[2]))
+    return high - float(here[2]) + across + max(high - float(goal[2]), 0.0)
 
 
 def _first(parts: Float64) -> Float64:
@@ -129,7 +129,7 @@ def _lift(sim: Any) -> Left:
 def _stack(sim: Any) -> Left:
     red, green = _place(sim, sim.cubeA.root_body), _place(sim, sim.cubeB.root_body)
     goal = green + [0.0, 0.0, sim.cubeA.size[2] + sim.cubeB.size[2] + 0.002]
-    return [[_reach(sim, red), way(red, goal, goal[2] + 0.02, beside=0.02)]]
+    return [[_reach(sim, red), way(red, goal, goal[2] + 0.03, beside=0.02)]]
 
 
 def _door(sim: Any) -> Left:
