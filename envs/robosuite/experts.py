@@ -32,6 +32,7 @@ class Move:
         seconds: the least it takes [s].
         slow: the largest displacement per step, in units of the action.
         keeps: whether what is held must still be in the hand.
+        over: says that the move is over, instead of `near`.
     """
 
     to: Where
@@ -40,6 +41,11 @@ class Move:
     seconds: float = 0.0
     slow: float = 1.0
     keeps: bool = False
+    over: Callable[[Seen], bool] | None = None
+
+    def arrived(self, seen: Seen) -> bool:
+        """Return whether the hand is where this move leads it."""
+        return self.over(seen) if self.over else _gap(seen, self.to(seen)) < self.near
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Script:
         held: place of what is held, which has to stay within `grasp` of the hand.
         yaw: how the hand should be turned about the vertical [rad], up to `symmetry`.
         symmetry: turns that are alike [rad].
+        lean: turn about the hand's own x axis, away from pointing straight down [rad].
         grasp: see `held` [m].
     """
 
@@ -58,6 +65,7 @@ class Script:
     held: Where
     yaw: Callable[[Seen], float] = lambda _: 0.0
     symmetry: float = np.pi / 2
+    lean: float = 0.0
     grasp: float = 0.04
 
 
@@ -91,7 +99,7 @@ class Expert:
         last = self._at == len(moves) - 1
         if lost or (seconds > _PATIENCE_S and not last):
             self._at, self._spent = 0, 0
-        elif not last and seconds >= move.seconds and _gap(seen, move.to(seen)) < move.near:
+        elif not last and seconds >= move.seconds and move.arrived(seen):
             self._at, self._spent = self._at + 1, 0
         return moves[self._at]
 
@@ -102,7 +110,7 @@ class Expert:
         yaw, symmetry = np.arctan2(x[1], x[0]), self._script.symmetry
         off = self._script.yaw(seen) - yaw
         wanted = yaw + off - symmetry * np.round(off / symmetry)
-        down = Rotation.from_euler("z", wanted) * Rotation.from_matrix(np.diag([1.0, -1.0, -1.0]))
+        down = Rotation.from_euler("ZX", [wanted, self._script.lean + np.pi])
         return (down * now.inv()).as_rotvec()
 
 
@@ -175,4 +183,30 @@ def _stack() -> Script:
     return Script([*_grasp(red), *put], red, _yaw_of("cubeA_quat"))
 
 
-SCRIPTS: dict[str, Callable[[], Script]] = {"Lift": _lift, "Stack": _stack}
+def _door() -> Script:
+    def hold(seen: Seen) -> Float64:
+        """Return a point of the handle nearer to its pivot than the end that is observed."""
+        angle = float(seen["handle_qpos"][0])
+        return seen["handle_pos"] + _INWARDS * np.array([np.cos(angle), 0.0, np.sin(angle)])
+
+    def turned(seen: Seen) -> Float64:
+        angle = float(seen["handle_qpos"][0])
+        left = np.clip(_TURNED - angle, 0.0, 0.7)
+        return hold(seen) + 0.1 * left * np.array([np.sin(angle), 0.0, -np.cos(angle)])
+
+    def pulled(seen: Seen) -> Float64:
+        return turned(seen) + [0.0, 0.05, 0.0]
+
+    moves = [
+        Move(_raised(_here, lambda seen: float(seen["handle_pos"][2]) + 0.09), near=0.02),
+        *_grasp(hold),
+        Move(turned, CLOSED, keeps=True, over=lambda seen: seen["handle_qpos"][0] > _TURNED - 0.1),
+        Move(pulled, CLOSED, keeps=True),
+    ]
+    return Script(moves, hold, symmetry=2 * np.pi, lean=-0.5, grasp=0.06)
+
+
+_TURNED = 1.3  # of the door's handle before an expert pulls [rad]
+_INWARDS = 0.02  # [m]
+
+SCRIPTS: dict[str, Callable[[], Script]] = {"Lift": _lift, "Stack": _stack, "Door": _door}
