@@ -34,7 +34,7 @@ from embodied_reward.types import Float64
 
 _CAP = 0.99  # success alone is 1.0
 _NEAR = 0.03  # [m]; a hand that starts closer than this has approached already
-_UNLATCHED = 0.5  # turn of the door's handle that frees the latch [rad]
+_UNLATCHED = 1.2  # turn of the handle from which the latch passes its frame, by geometry [rad]
 _OPENED = 0.3  # robosuite's threshold of success [rad]
 _SIDEWAYS, _ABOVE, _BELOW, _ANGLE = 0.06, 0.14, -0.12, np.arccos(0.95)  # TwoArmPegInHole's
 
@@ -133,7 +133,9 @@ def _stack(sim: Any) -> Left:
 
 
 def _door(sim: Any) -> Left:
-    turned, opened = (float(sim.sim.data.qpos[a]) for a in (sim.handle_qpos_addr, sim.hinge_qpos_addr))
+    turned, opened = (
+        float(sim.sim.data.qpos[a]) for a in (sim.handle_qpos_addr, sim.hinge_qpos_addr)
+    )
     near = _reach(sim, sim._handle_xpos, near=0.03)
     return [[near, max(_UNLATCHED - abs(turned), 0.0), max(_OPENED - opened, 0.0)]]
 
