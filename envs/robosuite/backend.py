@@ -91,6 +91,7 @@ def build(task: str, control: str) -> Any:
     _observe_only(sim, wanted_sensors(task))
     model = sim.sim.model._model
     model.geom_group[model.geom_group == _COLLISION] = _HIDDEN
+    model.site_group[:] = _HIDDEN  # aids of robosuite's, transparent in pictures but not in masks
     return sim
 
 
