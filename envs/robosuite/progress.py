@@ -17,8 +17,8 @@ earlier ones.
 | NutAssembly...   | per nut: hand to the nut's handle; the nut's way onto its peg             |
 | PickPlace...     | per thing: hand to it; its way into its bin                               |
 | Wipe             | wiper to the nearest dirt; share of the dirt that is wiped                |
-| TwoArmPegInHole  | angle, sideways distance and depth, as robosuite measures them; none      |
-|                  | vouches for another                                                       |
+| TwoArmPegInHole  | sum of sideways distance, depth and angle (times the peg's length), as    |
+|                  | far as each is outside of what robosuite asks for                         |
 
 A way over something is as long as a hand would carry the thing: up to where it passes, across,
 and down. Where it is above its goal only the way down is left.
@@ -48,12 +48,10 @@ class Spec:
     Attributes:
         left: robosuite's environment -> what is left, per thing and part.
         done: robosuite's environment -> which things are done; default: none before success.
-        vouches: a later part counts for earlier ones.
     """
 
     left: Callable[[Any], Left]
     done: Callable[[Any], Sequence[bool]] = lambda _: ()
-    vouches: bool = True
 
 
 class Progress:
@@ -79,9 +77,7 @@ class Progress:
 
     def _thing(self, first: Float64, left: list[float]) -> float:
         parts = np.clip(1.0 - np.array(left) / first, 0.0, 1.0)
-        if self._spec.vouches:
-            parts = np.maximum.accumulate(parts[::-1])
-        return float(parts.mean())
+        return float(np.maximum.accumulate(parts[::-1]).mean())
 
 
 def way(here: Float64, goal: Float64, pass_height: float, beside: float = 0.0) -> float:
@@ -175,8 +171,9 @@ def _wipe(sim: Any) -> Left:
 def _peg_in_hole(sim: Any) -> Left:
     depth, sideways, cosine = sim._compute_orientation()
     angle = float(np.arccos(np.clip(cosine, 0.0, 1.0)))
-    outside = max(depth - _ABOVE, _BELOW - depth, 0.0)
-    return [[max(sideways - _SIDEWAYS, 0.0), max(angle - _ANGLE, 0.0), float(outside)]]
+    outside = max(float(depth) - _ABOVE, _BELOW - float(depth), 0.0)
+    turn = 2.0 * sim.peg_length * max(angle - _ANGLE, 0.0)
+    return [[max(float(sideways) - _SIDEWAYS, 0.0) + outside + turn]]
 
 
 def _only(left: Callable[[Any, Sequence[int]], Left], index: int) -> Spec:
@@ -196,5 +193,5 @@ SPECS: dict[str, Spec] = {
     "PickPlaceCereal": _only(_groceries, 2),
     "PickPlaceCan": _only(_groceries, 3),
     "Wipe": Spec(_wipe),
-    "TwoArmPegInHole": Spec(_peg_in_hole, vouches=False),
+    "TwoArmPegInHole": Spec(_peg_in_hole),
 }
