@@ -119,7 +119,7 @@ def settle(sim: Any) -> None:
 def observe(sim: Any) -> dict[str, np.ndarray]:
     """Return robosuite's own observations of the present state, Float64["n"] each.
 
-    After a step robosuite itself returns those of 2 ms into the control period.
+    After a step robosuite itself returns those of 2 ms before its end, or older.
     """
     return {k: np.atleast_1d(v) for k, v in sim._get_observations(force_update=True).items()}
 

@@ -31,7 +31,7 @@ class RobosuiteEnv(MujocoEnv):
     Observation: `agent_pos` Float32["s"], per arm the hand's position [m] (3), its orientation as
     quaternion x, y, z, w with x >= 0 (4) and the finger joints [m] (2, where there are fingers);
     `environment_state` Float32["e"], robosuite's own sensors, listed in `TASKS[task].state`; with
-    `pixels=True` also `pixels`. All are of the end of the step; robosuite's own are 48 ms older.
+    `pixels=True` also `pixels`. All are of the end of the step; robosuite's own are 2 ms older.
     Action: Float32 in [-1, 1], robosuite's own: per arm displacement of the hand (3, 5 cm per
     unit), rotation about the base's axes (3, 0.5 rad per unit; not with `control="position"`),
     fingers (1 where there are some, positive closes).

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from gymnasium.utils.passive_env_checker import env_render_passive_checker
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from embodied_reward.envs import make_behaviour
@@ -142,18 +140,16 @@ def test_motion_and_dense_reward_are_robosuites_own(build, stock, task):
 
 
 def test_observations_are_of_the_end_of_the_step_where_robosuites_are_older(build, stock):
-    env, own = build("robosuite/Lift", control="pose"), stock("Lift")
+    env, own = build("robosuite/Lift"), stock("Lift")
     env.reset(), own.reset()
     up = np.array([0, 0, 1, 0, 0, 0, 0], np.float32)
-    hand = "gripper0_right_grip_site"
     for _ in range(5):
-        seen = env.seen(env.step(up)[0])["robot0_eef_pos"]
-        np.testing.assert_allclose(seen, env.data.site(hand).xpos, atol=1e-6)
-        before = own.sim.data.get_site_xpos(hand).copy()
+        ours = env.seen(env.step(up)[0])["robot0_eef_pos"]
         theirs = own.step(up)[0]["robot0_eef_pos"]
-    own.sim.forward()
-    now = own.sim.data.get_site_xpos(hand)
-    assert now[2] - theirs[2] > 0.8 * (now[2] - before[2]) > 0.002
+    for simulated, seen, lags in ((env.sim, ours, False), (own, theirs, True)):
+        simulated.sim.forward()
+        now = simulated.sim.data.get_site_xpos("gripper0_right_grip_site")
+        assert (np.abs(now - seen).max() > 1e-4) == lags
 
 
 @pytest.mark.parametrize("task", ["Lift", "TwoArmPegInHole"])
@@ -169,12 +165,12 @@ def test_pictures_are_robosuites_own_turned_upright(build, stock, task):
         camera_heights=64,
         camera_widths=64,
     )
+    own.reset()  # hides its aids
     own.sim.data.qpos[:] = env.data.qpos
     own.sim.forward()
     for view, frame in env.frames().items():
         theirs = own.sim.render(width=64, height=64, camera_name=view)[::-1]
-        # Two GL contexts; only rounding may differ.
-        assert np.abs(frame.astype(int) - theirs).mean() < 0.5
+        np.testing.assert_array_equal(frame, theirs)
         assert np.abs(frame.astype(int) - theirs[::-1]).mean() > 10
 
 
@@ -190,7 +186,7 @@ def test_all_views_and_parts(build):
     assert shown["robot0_eye_in_hand"] == {"background", "gripper", "objects"}
     # The cube is red, and what is labelled an object is the cube.
     red, green, _ = frames["agentview"][parts["agentview"] == PARTS.index("objects")].T.astype(int)
-    assert (red > green + 40).all()
+    assert (red > 2 * green).all()
 
 
 def test_horizon_truncates_and_counts_decisions(build):
@@ -230,7 +226,7 @@ def test_hands_have_one_quaternion_per_orientation(build):
     observation, _ = env.reset(seed=0)
     quaternions = [env.seen(observation)["robot0_eef_quat"]]
     for k in range(60):  # tilt to and fro across straight down, where w changes its sign
-        tilt = 0.8 if (k // 15) % 2 else -0.8
+        tilt = -0.8 if k < 15 else 0.8
         action = np.array([0, 0, 0, tilt, 0.3 * tilt, 0, 0], np.float32)
         quaternions.append(env.seen(env.step(action)[0])["robot0_eef_quat"])
     quaternions = np.array(quaternions)
@@ -238,17 +234,20 @@ def test_hands_have_one_quaternion_per_orientation(build):
     assert np.abs(np.diff(quaternions, axis=0)).max() < 0.2
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from([np.nan, np.inf, -np.inf]), st.integers(0, 6))
-def test_non_finite_actions_are_refused_and_others_clipped(build, bad, where):
+def test_non_finite_actions_are_refused_and_others_clipped(build):
     env, reference = build("robosuite/Lift"), build("robosuite/Lift")
     env.reset(seed=0), reference.reset(seed=0)
     action = np.linspace(-3, 3, 7)
     assert same(env.step(action)[0], reference.step(np.clip(action, -1, 1))[0])
-    action[where] = bad
     before = env.data.time
-    with pytest.raises(EnvError, match="robosuite/Lift' step 1 needs an action of 7 finite"):
-        env.step(action)
+    for bad in (np.nan, np.inf, -np.inf):
+        for where in range(7):
+            broken = action.copy()
+            broken[where] = bad
+            with pytest.raises(EnvError, match="robosuite/Lift' step 1 needs an action of 7 fin"):
+                env.step(broken)
+    with pytest.raises(EnvError, match="7 finite numbers"):
+        env.step(np.zeros(4))
     assert env.data.time == before
 
 
@@ -265,7 +264,7 @@ def test_use_before_reset_says_so(build, use):
         ({"views": ("agentviw",)}, "has no view 'agentviw'; its cameras: .*agentview"),
         ({"size": 4}, "8 to 2048 pixels"),
         ({"reward": "sparse"}, "unknown reward 'sparse'"),
-        ({"control": "joint"}, "unknown control 'joint'; .*pose"),
+        ({"control": "poze"}, "unknown control 'poze'; did you mean 'pose'"),
         ({"render_mode": "human"}, "unknown render_mode 'human'"),
         ({"robot": "UR5e"}, "unexpected keyword argument 'robot'"),
     ],
@@ -306,11 +305,11 @@ from embodied_reward.envs import list_envs, make
 assert "robosuite/Lift" in list_envs()
 assert "robosuite" not in sys.modules
 make("robosuite/Lift").close()
-print(os.environ["MUJOCO_GL"], os.environ["CUDA_VISIBLE_DEVICES"], len(os.listdir("/tmp")))
+print(os.environ["MUJOCO_GL"], os.environ["CUDA_VISIBLE_DEVICES"])
 """
     # robosuite asserts that the first number is among the second, and sets MUJOCO_GL to "egl".
-    devices = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": "3", "MUJOCO_GL": "osmesa"}
-    done = run(code, **{**devices, "MUJOCO_GL": "disable"})
+    devices = {"MUJOCO_EGL_DEVICE_ID": "0", "CUDA_VISIBLE_DEVICES": "3", "MUJOCO_GL": "disable"}
+    done = run(code, **devices)
     assert done.stdout.split()[:2] == ["disable", "3"], done.stderr
     assert done.stderr == ""
 
