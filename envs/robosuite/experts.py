@@ -17,7 +17,9 @@ Where = Callable[[Seen], Float64]  # a place [m], x, y, z
 
 OPEN, CLOSED = -1.0, 1.0
 _STEP, _TURN = 0.05, 0.5  # what one unit of an action asks for [m], [rad]
-_GAIN, _TURN_GAIN = 1.6, 0.8
+# Share of what is left that one decision asks for: at most so much, and so much per Hz, since an
+# action is repeated until the next decision.
+_GAIN, _TURN_GAIN, _PER_HZ = 1.6, 0.8, 0.1
 _PATIENCE_S = 6.0  # then a script begins again
 
 
@@ -87,9 +89,10 @@ class Expert:
         move = self._move(seen)
         self._spent += 1
         hand = seen["robot0_eef_pos"]
-        go = _GAIN * (move.to(seen) - hand) / _STEP
+        calm = min(1.0, _PER_HZ * self._rate)
+        go = calm * _GAIN * (move.to(seen) - hand) / _STEP
         go *= min(1.0, move.slow / max(float(np.abs(go).max()), 1e-9))
-        turn = _TURN_GAIN * self._turn(seen) / _TURN if self._turns else np.zeros(0)
+        turn = calm * _TURN_GAIN * self._turn(seen) / _TURN if self._turns else np.zeros(0)
         return np.clip([*go, *turn, move.grip], -1.0, 1.0).astype(np.float32)
 
     def _move(self, seen: Seen) -> Move:
