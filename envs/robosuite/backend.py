@@ -31,7 +31,8 @@ def check_installed() -> None:
     """Raise MissingDependencyError, naming the extra, where robosuite is not installed."""
     if importlib.util.find_spec("robosuite") is None:
         raise MissingDependencyError(
-            "robosuite is not installed; run `pip install 'embodied-reward[robosuite]'`"
+            "robosuite is not installed; run `uv sync --extra robosuite`, or with pip "
+            "`pip install --no-deps robosuite==1.5.2 && pip install numba termcolor 'mujoco<3.9'`"
         )
 
 

@@ -346,7 +346,8 @@ except MissingDependencyError as error:
     print(error)
 """
     done = run(code)
-    assert "pip install 'embodied-reward[robosuite]'" in done.stdout, done.stderr
+    assert "uv sync --extra robosuite" in done.stdout, done.stderr
+    assert "pip install --no-deps robosuite" in done.stdout
 
 
 @pytest.mark.parametrize("task", ["Lift", "Door"])
