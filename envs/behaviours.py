@@ -14,7 +14,8 @@ failure looks like: wandering, stopping half-way, walking off, reaching for the 
 | miss      | expert that sees objects and goal displaced sideways by 10 to 16 cm             |
 
 `trap/insert` has the same names (`trap_behaviours.py`), and so have the suite's own tasks
-(`tasks/behaviours.py`); the rest of this module is Meta-World's.
+(`tasks/behaviours.py`) and robosuite's (`robosuite/behaviours.py`); the rest of this module is
+Meta-World's.
 
 Times are seconds of the simulated clock, so a behaviour looks alike at every `action_repeat`.
 """
@@ -31,6 +32,8 @@ from embodied_reward.types import Float32, Float64
 
 from . import trap_behaviours
 from .metaworld import MetaWorldEnv
+from .robosuite import behaviours as robosuite_behaviours
+from .robosuite.env import RobosuiteEnv
 from .tasks import behaviours as task_behaviours
 from .tasks.env import TaskEnv
 from .trap import TrapEnv
@@ -86,7 +89,7 @@ def make_behaviour(env: Any, quality: str, rng: np.random.Generator) -> Behaviou
     """Build a behaviour for the episode that `env.reset()` has just begun.
 
     Args:
-        env: a `VisualEnv` of Meta-World, trap or the suite, wrapped or not.
+        env: a `VisualEnv` of Meta-World, robosuite, trap or the suite, wrapped or not.
         quality: expert, noisy, random or mixed (drawn anew by every call), or one behaviour
             by name.
         rng: decides the draw and all of the behaviour's own chances.
@@ -107,12 +110,15 @@ def make_behaviour(env: Any, quality: str, rng: np.random.Generator) -> Behaviou
 def _builders(env: Any) -> Mapping[str, Callable[[Any, np.random.Generator], Act]]:
     if isinstance(env, MetaWorldEnv):
         return BEHAVIOURS
+    if isinstance(env, RobosuiteEnv):
+        return robosuite_behaviours.BEHAVIOURS
     if isinstance(env, TrapEnv):
         return trap_behaviours.BEHAVIOURS
     if isinstance(env, TaskEnv):
         return task_behaviours.BEHAVIOURS
     raise EnvError(
-        f"{type(env).__name__} has no scripted behaviours; Meta-World, trap and the suite have"
+        f"{type(env).__name__} has no scripted behaviours; Meta-World, robosuite, trap and the "
+        "suite have"
     )
 
 

@@ -26,7 +26,12 @@ class Suite(Protocol):
 
 
 # Prefix -> module relative to this package; imported only when one of its tasks is asked for.
-SUITES = {"metaworld": ".metaworld", "trap": ".trap", "embodied_reward": ".tasks"}
+SUITES = {
+    "metaworld": ".metaworld",
+    "trap": ".trap",
+    "robosuite": ".robosuite",
+    "embodied_reward": ".tasks",
+}
 
 
 def make(env_id: str, **kwargs: Any) -> "VisualEnv":

@@ -57,8 +57,10 @@ def load_mujoco() -> ModuleType:
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         mujoco = importlib.import_module("mujoco")
-        if sys.platform == "linux" and not _CHOSEN & os.environ.keys():
+        unchosen = not _CHOSEN & os.environ.keys() or os.environ.get("MUJOCO_GL") == "egl"
+        if sys.platform == "linux" and unchosen:
             # Somebody imported MuJoCo before us: it holds GLFW, which would fail on first use.
+            # robosuite does, and names EGL only afterwards.
             _backend(mujoco).GLContext = importlib.import_module("mujoco.egl").GLContext
     except ModuleNotFoundError as error:
         if error.name != "mujoco":

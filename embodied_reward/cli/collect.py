@@ -151,8 +151,15 @@ def _recorder(config: CollectConfig, root: Path, env: "VisualEnv") -> "EpisodeRe
 
 
 def _robot_type(env_id: str) -> str:
-    known = {"metaworld": "sawyer", "trap": "peg_hand", "embodied_reward": "primitive"}
-    return known.get(env_id.split("/")[0], "unknown")
+    return _ROBOTS.get(env_id.split("/")[0], "unknown")
+
+
+_ROBOTS = {
+    "metaworld": "sawyer",
+    "robosuite": "panda",
+    "trap": "peg_hand",
+    "embodied_reward": "primitive",
+}
 
 
 def _facts(config: CollectConfig, fingerprint: dict[str, Any]) -> dict[str, Any]:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 class EnvConfig:
     """Which environment, and how time runs in it."""
 
-    id: str = "metaworld/drawer-open-v3"  # environment, e.g. metaworld/<task>
+    id: str = "metaworld/drawer-open-v3"  # environment, e.g. metaworld/<task> or robosuite/Lift
     horizon: int = 200  # decisions until an episode is cut off
     action_repeat: int = 1  # simulator steps per decision
     reward: str = "success"  # the task's own reward: success (0 or 1) or dense
     render_quality: str = "auto"  # auto, fast (no shadows or multisampling) or full
+    control: str = ""  # robosuite only: pose (its default), or position, which keeps orientations
     variation: VariationConfig = field(default_factory=VariationConfig)
 
 
@@ -49,6 +50,8 @@ def make_env(
 
     if views:
         kwargs["views"] = tuple(views)
+    if config.control:
+        kwargs["control"] = config.control
     env = envs.make(
         config.id,
         size=size,

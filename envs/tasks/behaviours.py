@@ -14,19 +14,19 @@
 |           | far; on the table a third as far)                                               |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from embodied_reward.types import Float32, Float64
+from embodied_reward.types import Float64
 
+from ..behaviour_parts import Act, sticky, until
 from .env import TaskEnv
 from .planar import Planar
 from .planar_experts import EXPERTS
 from .tabletop_experts import tabletop_expert
 
-Act = Callable[[Mapping[str, Any]], Float32]
 _STICKY_S = 0.3  # correlation time of an expert's noise [s]
 _NOISE = (0.2, 0.7)  # its standard deviation, in units of the action
 _WANDER_S, _WANDER = 0.8, 0.8  # the same of wandering
@@ -97,27 +97,9 @@ def _rate(env: TaskEnv) -> float:
 def _sticky(
     env: TaskEnv, rng: np.random.Generator, *, seconds: float, strength: float
 ) -> Callable[[], Float64]:
-    """Return a source of Ornstein-Uhlenbeck noise, Float64["a"] per decision."""
-    keep = float(np.exp(-1.0 / (seconds * _rate(env))))
-    value = rng.normal(0.0, strength, env.rules.actions)
-
-    def draw() -> Float64:
-        nonlocal value
-        fresh = rng.normal(0.0, strength, env.rules.actions)
-        value = keep * value + np.sqrt(1.0 - keep**2) * fresh
-        return value
-
-    return draw
+    return sticky(_rate(env), rng, count=env.rules.actions, seconds=seconds, strength=strength)
 
 
 def _until(env: TaskEnv, rng: np.random.Generator, first: Act, then: Act) -> Act:
-    enough, left = rng.uniform(*_ENOUGH), round(rng.uniform(*_PATIENCE_S) * _rate(env))
-    over = False
-
-    def act(observation: Mapping[str, Any]) -> Float32:
-        nonlocal over, left
-        left -= 1
-        over = over or left < 0 or env.progress() >= enough
-        return (then if over else first)(observation)
-
-    return act
+    enough, most = rng.uniform(*_ENOUGH), round(rng.uniform(*_PATIENCE_S) * _rate(env))
+    return until(env.progress, enough, most, first, then)

@@ -14,10 +14,11 @@ from embodied_reward.types import Float64, Int64
 from ..rendering import load_mujoco
 from .colour import rgb
 from .draws import Draw
-from .roles import Roles
+from .roles import Roles, level_boxes
 
 MOST = 8
 _TRIES = 200
+_BROAD = 0.05  # half the width of a box on which something could lie [m]
 _INNER = 0.75  # share of the table, about its middle, where things lie and cameras look
 
 
@@ -100,12 +101,16 @@ def _gathered(found: list[Float64], draw: Draw) -> Distractors:
 
 def has_room(model: Any, roles: Roles) -> bool:
     """Return whether the scene has a surface for distractors."""
-    return bool(_boxes(model, roles).size)
+    mujoco = load_mujoco()
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    return bool(_surfaces(model, data, roles).size)
 
 
-def _boxes(model: Any, roles: Roles) -> Int64:
-    box = model.geom_type == load_mujoco().mjtGeom.mjGEOM_BOX
-    return np.flatnonzero(roles.background_geoms & box)
+def _surfaces(model: Any, data: Any, roles: Roles) -> Int64:
+    """Return the boxes on which something could lie."""
+    boxes = level_boxes(model, data, roles.background_geoms)
+    return boxes[model.geom_size[boxes, :2].min(axis=1) >= _BROAD]
 
 
 def _table(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64, float] | None:
@@ -113,7 +118,7 @@ def _table(model: Any, data: Any, roles: Roles) -> tuple[Float64, Float64, float
 
     That is the broadest level background box; walls are narrow, and grounds are planes.
     """
-    boxes = _boxes(model, roles)
+    boxes = _surfaces(model, data, roles)
     if not len(boxes):
         return None
     best = boxes[np.argmax(model.geom_size[boxes, :2].min(axis=1))]

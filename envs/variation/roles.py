@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embodied_reward.types import Bool
+from embodied_reward.types import Bool, Int64
 
 from ..rendering import load_mujoco
 
@@ -24,6 +24,7 @@ BACKGROUND = ("floor", "ground", "wall", "table", "retainingwall", "arena")
 """How the names of background geoms, or of their bodies, begin."""
 
 _HIDDEN_GROUP = 3  # MuJoCo draws geom groups 0 to 2
+_LEVEL = 0.99  # cosine of a box's tilt
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,20 @@ def roles_of(model: Any) -> Roles:
 def seen_geoms(model: Any) -> Bool:
     """Return Bool["geoms"]: drawn, and not transparent."""
     return (model.geom_group < _HIDDEN_GROUP) & (model.geom_rgba[:, 3] > 0.0)
+
+
+def level_boxes(model: Any, data: Any, geoms: Bool) -> Int64:
+    """Return the boxes among geoms Bool["geoms"] whose own z axis is vertical, Int64["boxes"].
+
+    Floors, tables and rims are; some models stand a wall up that was made lying down.
+
+    Args:
+        model: `mujoco.MjModel`.
+        data: its `mujoco.MjData`, after kinematics.
+        geoms: which geoms to look at.
+    """
+    box = model.geom_type == load_mujoco().mjtGeom.mjGEOM_BOX
+    return np.flatnonzero(geoms & box & (np.abs(data.geom_xmat[:, 8]) > _LEVEL))
 
 
 def _solid(model: Any) -> Bool:

@@ -18,6 +18,7 @@ from embodied_reward.types import Bool, Float64, Int64, UInt8
 from ..dress import Shot
 from ..rendering import load_mujoco
 from .patterns import Pattern
+from .roles import level_boxes
 
 _NEAR = 3e-4  # share of the distance within which two depths are the same surface
 _TILES = 2.2  # tiles across the widest background box
@@ -97,7 +98,7 @@ class Stage:
 def backdrop(shot: Shot, model: Any, data: Any, geoms: Int64) -> Backdrop:
     """Return the background of a view; meets every ray with every geom, so worth remembering."""
     rays = shot.rays().reshape(-1, 3)
-    count, width = len(rays), _tile_width(model, geoms)
+    count, width = len(rays), _tile_width(model, data, geoms)
     best, surface = np.full(count, np.inf), np.full(count, -1)
     place, blur = np.zeros((count, 2)), np.zeros(count)
     for index, geom in enumerate(geoms):
@@ -180,9 +181,11 @@ def _meet(origin: Float64, rays: Float64, model: Any, data: Any, geom: int) -> _
     return _Met(depth, scale * place, scale * reach / np.maximum(slant, 1e-6))
 
 
-def _tile_width(model: Any, geoms: Int64) -> float:
-    """Return the width of a tile on a box [m]."""
-    boxes = geoms[model.geom_type[geoms] == load_mujoco().mjtGeom.mjGEOM_BOX]
+def _tile_width(model: Any, data: Any, geoms: Int64) -> float:
+    """Return the width of a tile on a box [m]; that on which the task happens decides."""
+    background = np.zeros(model.ngeom, bool)
+    background[geoms] = True
+    boxes = level_boxes(model, data, background)
     return 2.0 * float(model.geom_size[boxes].max(initial=0.5)) / _TILES
 
 

@@ -10,7 +10,7 @@ from embodied_reward.errors import EnvError
 
 def test_all_tasks_are_listed():
     ids = list_envs()
-    assert len(ids) == len(set(ids)) == 50 + 1 + 16  # Meta-World, trap, the suite
+    assert len(ids) == len(set(ids)) == 50 + 13 + 1 + 16  # Meta-World, robosuite, trap, suite
     assert "metaworld/drawer-open-v3" in ids
 
 
