@@ -123,6 +123,8 @@ def _known(cls: type, tree: Any = None, prefix: str = "") -> Iterator[tuple[str,
         if nested is None:
             yield key, kind
             continue
+        if _strip_optional(kind) is not kind:
+            yield key, type(None)  # the whole group may be left out
         if _is_choice(_strip_optional(kind)):
             yield key + ".type", str
         yield from _known(nested, sub, key + ".")

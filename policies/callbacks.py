@@ -146,6 +146,9 @@ class RunCallback(BaseCallback):
         first = now == 0 and not self.history
         if first or (self._freq and now // self._freq > self._evaluated // self._freq):
             self._evaluate_and_save(now)
+            if getattr(self._env, "one_body", False):
+                # There is one robot: evaluating has moved it away from where the learner left it.
+                self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
         if self._interrupt.asked:
             self._stop()
 

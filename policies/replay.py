@@ -126,6 +126,8 @@ class DemoReplayBuffer(ReplayBuffer):
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: Any) -> None:
         """Store the base reward and the potentials that `LearnedRewardVecEnv` put in `infos`.
 
+        `info["executed_action"]`, where an environment gives it, takes the action's place.
+
         Within an episode Phi(s) is the number that was stored as Phi(s') when s was entered.
 
         Raises:
@@ -146,6 +148,11 @@ class DemoReplayBuffer(ReplayBuffer):
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
+        # On a robot, an operator or the limits may have had the last word.
+        done_instead = [info.get("executed_action") for info in infos]
+        if any(a is not None for a in done_instead):
+            rows = zip(done_instead, np.asarray(action), strict=True)
+            action = np.stack([theirs if ours is None else ours for ours, theirs in rows])
         super().add(obs, next_obs, action, base, done, infos)
         self._begin(np.asarray(done, bool))
 

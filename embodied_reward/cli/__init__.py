@@ -27,6 +27,7 @@ VERBS = {
     "report": "one HTML page about a trained model: metrics, episodes, failures, hacking probes",
     "calibrate-success": "fit a success detector's threshold to a false-positive rate",
     "train-policy": "train SAC or PPO on a learned or task reward",
+    "rollout": "record, evaluate or fine-tune on a LeRobot robot, real or simulated",
     "eval-policy": "roll a saved policy out: success rate, videos with reward curves",
     "serve": "serve trained scorers over HTTP and shared memory, batched and cached",
     "benchmark": "run one of our benchmarks (er benchmark trap)",

@@ -1,6 +1,6 @@
 """What `er train-policy` and `er eval-policy` share: the environment around a policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,10 @@ def plain_env(
     return make_env(config, views=views, size=size, seed=seed, **kwargs)
 
 
+type EnvMaker = Callable[..., Any]
+"""Called as `plain_env` is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SingleEnv:
     """How one of the learner's environments is made, in this process or in another.
@@ -87,6 +91,7 @@ class SingleEnv:
         tiers: divide that progress.
         detector: pays in place of the simulator's success; for this process only.
         plans: let a decision be a whole plan of a diffusion policy.
+        maker: builds the environment alone.
     """
 
     config: EnvConfig = field(kw_only=False)
@@ -98,10 +103,11 @@ class SingleEnv:
     tiers: Tiers | None = None
     detector: Watched | None = None
     plans: Plans | None = None
+    maker: EnvMaker = plain_env
 
     def make(self, seed: int) -> gym.Env:
         """Build the environment."""
-        env: gym.Env = plain_env(
+        env: gym.Env = self.maker(
             self.config,
             seed,
             views=self.views,
@@ -137,6 +143,7 @@ def learner_env(
     timeout: float = 60.0,
     temperature: float | None = None,
     plans: Plans | None = None,
+    maker: EnvMaker = plain_env,
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 
@@ -145,7 +152,7 @@ def learner_env(
     the base reward's), vector environment, reward. `views` are rendered; by default those that
     the models know. `workers` is one of `WORKERS`; a process that gives no answer within `timeout`
     seconds ends the run. With a `temperature`, the potential moves as far as the scorer is sure
-    (`shaping/trust.py`).
+    (`shaping/trust.py`). `maker` builds each environment alone.
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
@@ -161,6 +168,7 @@ def learner_env(
         tiers=tiers,
         detector=watched if pays else None,
         plans=plans,
+        maker=maker,
     )
     makers = [partial(single.make, seed + index) for index in range(count)]
     if workers == "subprocess":

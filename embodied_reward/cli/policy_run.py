@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_blend import blend_line, blend_of, scored, temperature
 from embodied_reward.cli.policy_demos import check_rate, successful_episodes
-from embodied_reward.cli.policy_env import DEFAULT_SIZE, Watched, learner_env, plain_env
+from embodied_reward.cli.policy_env import DEFAULT_SIZE, EnvMaker, Watched, learner_env, plain_env
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
@@ -58,15 +58,23 @@ class PolicyRun:
         config: checked configuration; the base reward follows from the mode.
         mode: the reward mode.
         folder: run folder.
+        make: builds environments in place of `plain_env`, as on a robot.
     """
 
     model: BaseAlgorithm
     callback: RunCallback
     policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
 
-    def __init__(self, config: "TrainPolicyConfig", mode: RewardMode, folder: Path) -> None:
+    def __init__(
+        self,
+        config: "TrainPolicyConfig",
+        mode: RewardMode,
+        folder: Path,
+        make: EnvMaker = plain_env,
+    ) -> None:
         env = dataclasses.replace(config.env, reward=mode.base)
         self.config, self.mode, self.folder = dataclasses.replace(config, env=env), mode, folder
+        self._make = make
         self._open = contextlib.ExitStack()
         self._best = (-1.0, 0.0)
         reward = config.reward
@@ -88,7 +96,7 @@ class PolicyRun:
             )
         self.watched = watched(config, reward)
         self._share(reward)
-        self.eval_env = plain_env(config.env, config.eval.seed)
+        self.eval_env = self._make(config.env, config.eval.seed)
         self._open.callback(self.eval_env.close)
         if reward is not None and not reward.task:
             # A model of several tasks reads frames against the goals of this environment's task.
@@ -113,6 +121,7 @@ class PolicyRun:
             plans=self._plans,
             timeout=config.worker_timeout,
             temperature=temperature(config),
+            maker=self._make,
         )
         self._open.callback(self.env.close)
         self.blend = blend_of(config, self.policy.gamma, self.env, demos)

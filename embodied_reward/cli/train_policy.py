@@ -9,6 +9,9 @@ er train-policy --env.id=... --policy.type=diffusion --policy.path=RUN --finetun
 
 The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise (docs/diffusion.md).
 
+With --robot.type=... instead of --env.id it trains on that LeRobot robot, as `er rollout
+--mode=finetune` does, which says what else that takes (docs/robots.md).
+
 A success detector (--success.path=RUN of `er train-reward --reward_model.type=success`) watches:
 its false and missed successes are logged beside the simulator's truth. It pays nothing unless
 --success.pays=true.
@@ -23,6 +26,7 @@ dense reward).
 """
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,7 +130,12 @@ class TrainPolicyConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point of `er train-policy`."""
+    """Entry point of `er train-policy`; with --robot.* it is `er rollout --mode=finetune`."""
+    if any(word.startswith("--robot.") for word in argv):
+        from embodied_reward.cli import rollout
+
+        words = [re.sub(r"^--policy\.(?!path\b)", "--learner.", word) for word in argv]
+        return rollout.main(["--mode=finetune", *words])
     return run_verb("train-policy", TrainPolicyConfig, train_policy, argv, __doc__)
 
 

@@ -1,7 +1,7 @@
 """The environment around a robosuite task: Gymnasium, cameras, seeds."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -158,7 +158,7 @@ class RobosuiteEnv(MujocoEnv):
         self._require_reset("progress")
         return self._progress.value(self._sim)
 
-    def seen(self, observation: dict[str, Any]) -> dict[str, Float64]:
+    def seen(self, observation: Mapping[str, Any]) -> dict[str, Float64]:
         """Take an observation apart: robosuite's name of a sensor -> Float64["n"]."""
         numbers = np.concatenate([observation["agent_pos"], observation["environment_state"]])
         names = [*self._hand_names, *TASKS[self.task].state]

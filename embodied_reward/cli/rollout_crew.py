@@ -1,0 +1,201 @@
+"""Who stands at the robot: a person with keys, or nobody; and who demonstrates."""
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from embodied_reward.envs.robots.arm import Arm, LocalArm
+from embodied_reward.envs.robots.arm_env import go_home
+from embodied_reward.envs.robots.guarded import TRUTH, Reading
+from embodied_reward.envs.robots.limits import Limits
+from embodied_reward.errors import EnvError
+from embodied_reward.types import Float64
+
+_POLL = 0.05  # between two looks at the keys while waiting [s]
+_TRIES = 3
+READY = ("r", "\n", "\r")
+
+
+class SessionEnd(KeyboardInterrupt):
+    """The person at the robot pressed q."""
+
+
+class Operator(Protocol):
+    """Somebody who can move the arm: a person with a leader arm, or a script."""
+
+    def begin(self) -> None:
+        """Begin an episode."""
+        ...
+
+    def wish(self, reading: Reading) -> Float64:
+        """Return where the motors should go, Float64["n"] [unit]."""
+        ...
+
+
+class Teleoperated:
+    """A LeRobot teleoperator.
+
+    Args:
+        teleop: connected.
+        limits: the robot's; names the motors.
+    """
+
+    def __init__(self, teleop: Any, limits: Limits) -> None:
+        self._teleop, self._limits = teleop, limits
+
+    def begin(self) -> None:
+        """A leader arm is where it is."""
+
+    def wish(self, reading: Reading) -> Float64:
+        """Return the leader's positions; what it does not name stays where it is."""
+        action = self._teleop.get_action()
+        values = [action.get(m, reading.values[m]) for m in self._limits.motors]
+        return np.array(values, np.float64)
+
+
+class Scripted:
+    """The simulated arm's scripted operator.
+
+    Args:
+        task: of the simulated arm.
+        seed: of how it holds its hand; another way in every episode.
+    """
+
+    def __init__(self, task: str, seed: int) -> None:
+        self._task, self._rng = task, np.random.default_rng(seed)
+        self.begin()
+
+    def begin(self) -> None:
+        """Hold the hand in another way."""
+        from embodied_reward.envs.robots.sim_arm.operator import ScriptedOperator
+
+        self._operator = ScriptedOperator(self._task, self._rng)
+
+    def wish(self, reading: Reading) -> Float64:
+        """See the base class."""
+        seen = {k: v for k, v in reading.values.items() if not k.startswith(TRUTH)}
+        return self._operator.wish(seen)
+
+
+class Unattended:
+    """Nobody. Simulated scenes are reset by the simulator; a real robot's hold ends the run.
+
+    Args:
+        operator: takes over never, but demonstrates in record mode.
+    """
+
+    label: bool | None = None
+
+    def __init__(self, operator: Operator | None) -> None:
+        self.operator, self.discarded = operator, False
+
+    def prepare(self, arm: Arm, seed: int) -> None:
+        """See `Crew`."""
+        for _ in range(_TRIES):
+            arm.rest()
+            if not arm.reset_scene(seed):
+                self._prepare_hardware(arm)
+            if arm.observe().held is None or arm.release():
+                return
+            time.sleep(0.0 if isinstance(arm, LocalArm) else arm.limits.period)
+        raise EnvError(f"the robot stays held: {arm.observe().held}")
+
+    def begin(self) -> None:
+        """See `Crew`."""
+        self.discarded = False
+        if self.operator:
+            self.operator.begin()
+
+    def take(self, keys: str) -> None:
+        """See `Crew`."""
+
+    def intervene(self, reading: Reading) -> Float64 | None:
+        """See `Crew`."""
+        return None
+
+    def _prepare_hardware(self, arm: Arm) -> None:
+        held = arm.observe().held
+        if held is None and not go_home(arm):
+            held = arm.observe().held or "it did not reach its home pose"
+        if held:
+            raise EnvError(
+                f"the robot is held ({held}) and nobody is there to look at it: only a person "
+                "releases a real robot, without --unattended=true"
+            )
+
+
+class Person:
+    """A person at the terminal.
+
+    Args:
+        operator: takes over when i is pressed.
+        say: shows one line.
+        finish: called at q where the run has its own way to end; else it ends at the next reset.
+    """
+
+    def __init__(
+        self,
+        operator: Operator | None,
+        say: Callable[[str], None],
+        finish: Callable[[], None] | None = None,
+    ) -> None:
+        self.operator, self._say, self._finish = operator, say, finish
+        self.label: bool | None = None
+        self.discarded = self._taking_over = self._quit = False
+
+    def prepare(self, arm: Arm, seed: int) -> None:
+        """Ask until scene and arm are ready. Raises SessionEnd when the person has enough."""
+        arm.rest()
+        simulated = arm.reset_scene(seed)
+        while True:
+            if held := arm.observe().held:
+                self._wait(arm, f"HELD: {held}. Look at the robot; Enter releases it, q ends")
+                arm.release()
+            elif simulated or go_home(arm):
+                break
+        if not simulated:
+            self._wait(arm, "Bring the scene to its start, stand back; Enter begins, q ends")
+        if self._quit and not self._finish:
+            raise SessionEnd
+
+    def begin(self) -> None:
+        """See `Crew`."""
+        self.label, self.discarded, self._taking_over = None, False, False
+        if self.operator:
+            self.operator.begin()
+
+    def take(self, keys: str) -> None:
+        """See `Crew`."""
+        for key in keys:
+            if key in ("s", "f", "x"):
+                self.label, self.discarded = key == "s", key == "x"
+            elif key == "q":
+                self._leave()
+            elif key == "i" and self.operator:
+                self._taking_over = not self._taking_over
+                self._say("the operator takes over" if self._taking_over else "the policy acts")
+
+    def intervene(self, reading: Reading) -> Float64 | None:
+        """See `Crew`."""
+        return self.operator.wish(reading) if self._taking_over and self.operator else None
+
+    def _leave(self) -> None:
+        self._quit = True
+        if self._finish:
+            self._finish()
+
+    def _wait(self, arm: Arm, question: str) -> None:
+        self._say(question)
+        while True:
+            keys = arm.observe().keys
+            if "q" in keys:
+                self._leave()
+            if self._quit:
+                if self._finish:
+                    return
+                raise SessionEnd
+            if any(key in READY for key in keys):
+                return
+            time.sleep(_POLL)

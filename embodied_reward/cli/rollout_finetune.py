@@ -1,0 +1,117 @@
+"""Fine-tuning on a robot: `er train-policy`'s own run, on one arm that it shares with nobody."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from embodied_reward.cli.env_config import EnvConfig
+from embodied_reward.cli.policy_run import PolicyRun
+from embodied_reward.cli.train_policy import TrainPolicyConfig
+from embodied_reward.data import EpisodeSequence
+from embodied_reward.errors import ConfigError
+from embodied_reward.policies.checkpoint import load_policy, load_weights, pretrained_folder
+from embodied_reward.policies.config import PolicyConfig, SACConfig
+from embodied_reward.policies.demos import Transitions
+from embodied_reward.policies.episodic import between_episodes
+from embodied_reward.policies.sac import DemoSAC
+from embodied_reward.rewards import RewardModel
+from embodied_reward.shaping import RewardMode
+
+if TYPE_CHECKING:
+    from embodied_reward.cli.rollout import RolloutConfig
+    from embodied_reward.cli.rollout_run import Session
+
+
+_STILL = 0.01  # of a motor's range: less is no motion
+
+
+class ArmPolicyRun(PolicyRun):
+    """`PolicyRun` whose environments are one arm, and whose updates come between episodes.
+
+    Args:
+        config: of the training.
+        mode: the reward mode.
+        session: robot, crew and recorder.
+    """
+
+    def __init__(self, config: TrainPolicyConfig, mode: RewardMode, session: "Session") -> None:
+        def make(env: EnvConfig, seed: int, **kwargs: Any) -> Any:
+            # A robot gives the pictures of all its cameras, in their own size.
+            ends = kwargs.get("terminate_on_success", True)
+            return session.env(seed=seed, terminate_on_success=ends)
+
+        super().__init__(config, mode, session.folder, make)
+        self._session, self._start = session, session.config.policy.path
+
+    def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
+        unmoved = self._unmoved(episodes)
+        if unmoved:
+            print(
+                f"warning: the demonstrations never move {unmoved}, which the policy may; leave "
+                "them out with --motors=..., here and when recording"
+            )
+        return super()._transitions(episodes, reward)
+
+    def _unmoved(self, episodes: EpisodeSequence) -> list[str]:
+        """Return the motors that an action moves and no demonstration does."""
+        states = [e.state for e in episodes if e.state is not None]
+        if not states:
+            return []
+        limits, pose = self._session.arm.limits, np.concatenate(states)
+        still = np.ptp(pose, axis=0) < _STILL * (limits.high - limits.low)
+        return [m for m in self.eval_env.env.motors if still[limits.motors.index(m)]]
+
+    def closing(self) -> str:
+        """Return the final table and the next command."""
+        table, _, _ = super().closing().partition("\n\nnext:")
+        config = self._session.config
+        words = [f"--robot.type={config.robot.type}", f"--limits={config.limits}"]
+        words += [f"--reward.path={config.reward.path}"] if config.reward.path else []
+        command = " ".join(["er rollout --mode=evaluate", *words])
+        return f"{table}\n\nnext:\n  {command} --policy.path={self.folder}"
+
+    def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
+        start = self._start if cloning else None  # a resumed run restores its own weights
+        model = super()._build(demos, cloning=cloning and start is None)
+        assert isinstance(model, DemoSAC)
+        if start:
+            load_weights(model.policy, pretrained_folder(Path(start)))
+            model.warm_start = True
+        return between_episodes(model)
+
+
+def training_config(config: "RolloutConfig") -> TrainPolicyConfig:
+    """Return what `er train-policy` would be told."""
+    return TrainPolicyConfig(
+        env=EnvConfig(id=f"robot/{config.robot.type}", horizon=config.horizon),
+        policy=learner_of(config),
+        reward=config.reward,
+        success=config.success,
+        dataset=config.dataset,
+        eval=dataclasses.replace(config.eval),
+        cache=config.cache,
+        steps=config.steps,
+        seed=config.seed,
+        threads=config.threads,
+        output_dir=config.output_dir,
+        resume=config.resume,
+    )
+
+
+def learner_of(config: "RolloutConfig") -> PolicyConfig:
+    """Return the learner's settings: those of the policy that it starts from, where there is one.
+
+    Raises:
+        ConfigError: that policy is of another kind, or other settings were given for its networks.
+    """
+    if not config.policy.path:
+        return config.learner
+    saved = load_policy(config.policy.path).spec.config
+    if not isinstance(saved, SACConfig):
+        raise ConfigError(
+            f"'{config.policy.path}' is a policy of type '{saved.type}'; a robot fine-tunes sac"
+        )
+    return saved if config.learner == SACConfig() else config.learner
