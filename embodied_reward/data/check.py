@@ -59,7 +59,8 @@ def _check_views(episode: Episode, names: list[str]) -> Sizes:
 def _shape(episode: Episode, name: str) -> tuple[int, tuple[int, int]]:
     """Return the number of frames of a view and their (height, width); holds few of them."""
     shapes = [block.shape for block in blocks_of(episode.views, name)]
-    return sum(shape[0] for shape in shapes), shapes[0][1:3]
+    _, height, width, _ = shapes[0]
+    return sum(shape[0] for shape in shapes), (height, width)
 
 
 def _check_numbers(episode: Episode) -> None:

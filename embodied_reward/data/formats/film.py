@@ -87,7 +87,8 @@ def _quarter_turns(path: Path) -> int:
 
 
 def _turned(size: tuple[int, int], turns: int) -> tuple[int, int]:
-    return size[::-1] if turns % 2 else size
+    height, width = size
+    return (width, height) if turns % 2 else size
 
 
 def _opened(path: Path) -> Any:
