@@ -64,6 +64,7 @@ class PolicyRun:
     model: BaseAlgorithm
     callback: RunCallback
     policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
+    save_freq = 0  # see `RunCallback`
 
     def __init__(
         self,
@@ -178,6 +179,7 @@ class PolicyRun:
                 best=self._best,
                 done=done,
                 report=report,
+                save_freq=self.save_freq,
                 acting=self._steered if self._plans else None,
                 write_more=self._write_base if self._plans else None,
             )
