@@ -183,6 +183,15 @@ class ChainAgentConfig(PPOConfig):
     actor_starts: int = 256
     """plans during which only the critic learns"""
 
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        for name, least in (("n_steps", 2), ("batch_size", 1), ("n_epochs", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"--policy.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+
     def plain(self) -> PPOConfig:
         """Return the same settings as a `PPOConfig`."""
         return PPOConfig(**{f.name: getattr(self, f.name) for f in fields(PPOConfig)})

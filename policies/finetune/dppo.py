@@ -62,13 +62,14 @@ class ChainPPO(ClonedPPO):
 
     Args:
         method: see `DPPOConfig`.
+        pairs: of a decision and a step, per minibatch.
         kwargs: see `ClonedPPO`.
     """
 
     policy: DenoisingPolicy  # type: ignore[assignment]
 
-    def __init__(self, *args: Any, method: DPPOConfig, **kwargs: Any) -> None:
-        self.method = method
+    def __init__(self, *args: Any, method: DPPOConfig, pairs: int, **kwargs: Any) -> None:
+        self.method, self.pairs = method, pairs
         super().__init__(*args, **kwargs)
 
     def train(self) -> None:
@@ -90,8 +91,8 @@ class ChainPPO(ClonedPPO):
     def _epoch(self, rollout: Rollout) -> list[dict[str, float]]:
         """Pass over all pairs of a decision and a step that learns; stops early at `target_kl`."""
         tuned, logs = self.policy.tuned, []
-        pairs = torch.randperm(len(rollout.obs) * tuned)
-        for rows in pairs.split(self.batch_size):
+        every = torch.randperm(len(rollout.obs) * tuned)
+        for rows in every.split(self.pairs):
             logs.append(self._update(rollout, rows // tuned, rows % tuned))
             if self.target_kl is not None and logs[-1]["train/approx_kl"] > 1.5 * self.target_kl:
                 break
@@ -113,7 +114,7 @@ class ChainPPO(ClonedPPO):
         self._descend(total)
         with torch.no_grad():
             logs["train/approx_kl"] = float((change.exp() - 1 - change).mean()) if learns else 0.0
-        logs |= {"train/value_loss": float(value_loss), "train/anchor_loss": float(anchor)}
+        logs |= {"train/value_loss": value_loss.item(), "train/anchor_loss": anchor.item()}
         return logs
 
     def _clipped(
@@ -122,12 +123,14 @@ class ChainPPO(ClonedPPO):
         """Return PPO's loss of a change of log-likelihood [b], and what is logged."""
         last = self.policy.tuned - 1
         advantages = advantages * self.method.denoising_gamma ** (last - k)
-        clip = clip_ranges(self.policy.tuned, self.method.clip_first, float(self.clip_range(1)))[k]
+        schedule = self.clip_range
+        assert callable(schedule)
+        clip = clip_ranges(self.policy.tuned, self.method.clip_first, schedule(1.0))[k]
         ratio = change.exp()
         clipped = torch.minimum(torch.maximum(ratio, 1 - clip), 1 + clip)
         loss = torch.maximum(-advantages * ratio, -advantages * clipped).mean()
         share = float(((ratio - 1).abs() > clip).float().mean())
-        return loss, {"train/policy_gradient_loss": float(loss), "train/clip_fraction": share}
+        return loss, {"train/policy_gradient_loss": loss.item(), "train/clip_fraction": share}
 
     def _mean(self, rollout: Rollout, rows: Tensor, step: Tensor) -> Tensor:
         policy = self.policy
@@ -225,7 +228,8 @@ def build_dppo(
         method=method,
         learning_rate=rl.learning_rate,
         n_steps=rl.n_steps,
-        batch_size=rl.batch_size,
+        batch_size=rl.n_steps * env.num_envs,  # SB3's own minibatches are not drawn
+        pairs=rl.batch_size,
         n_epochs=rl.n_epochs,
         gamma=rl.gamma,
         gae_lambda=rl.gae_lambda,
