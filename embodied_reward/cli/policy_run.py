@@ -59,6 +59,7 @@ class PolicyRun:
     model: BaseAlgorithm
     callback: RunCallback
     policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
+    save_freq = 0  # see `RunCallback`
 
     def __init__(
         self,
@@ -173,6 +174,7 @@ class PolicyRun:
                 best=self._best,
                 done=done,
                 report=report,
+                save_freq=self.save_freq,
                 acting=self._finetuning.acting if self._finetuning else None,
                 write_more=self._finetuning.write_more if self._finetuning else None,
             )
