@@ -17,6 +17,7 @@ import numpy as np
 from embodied_reward import config as configs
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.rollout_crew import (
+    KEYS,
     Operator,
     Person,
     Scripted,
@@ -150,9 +151,7 @@ class Session:
         }
         with replacing(self.folder / "rollout.json") as temporary:
             temporary.write_text(json.dumps(report, indent=1))
-        holds = len(safety.get("holds", ()))
-        print(f"door: {safety.get('commands_sent', 0)} commands sent, {holds} holds", end="")
-        print(f", {self.arm.missed} late ticks" if self.arm.missed else "")
+        self.say(_summary(safety, self.arm.missed))
         for hold in safety.get("holds", [])[:5]:
             print(f"  {hold['check']}: {hold['reason']}")
         if count:
@@ -199,6 +198,7 @@ class Session:
         def finish() -> None:
             os.kill(os.getpid(), signal.SIGINT)  # the trainer stops between two updates
 
+        self.say(KEYS + ("; hold d down to let it move" if self.config.deadman else ""))
         return Person(operator, self.say, finish if self.config.mode == "finetune" else None)
 
     def _recorder(self, folder: Path) -> EpisodeRecorder:
@@ -215,6 +215,16 @@ class Session:
             info=json.loads(json.dumps(facts, default=str)),
             resume=config.resume,
         )
+
+
+def _summary(safety: dict[str, Any], missed: int) -> str:
+    counts = {
+        "command": safety.get("commands_sent", 0),
+        "hold": len(safety.get("holds", ())),
+        "late tick": missed,
+    }
+    said = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items()]
+    return "door: " + ", ".join(said)
 
 
 def record(session: Session) -> dict[str, Any] | None:

@@ -234,16 +234,18 @@ class Arm:
     """Plays the keys that a person presses, one poll each."""
 
     def __init__(self, script, held=None):
-        self.script, self.held, self.released = list(script), held, 0
+        self.script, self.held, self.released, self.enabled = list(script), held, 0, [True]
 
     def observe(self):
         keys = self.script.pop(0) if self.script else "q"
-        return State(None, self.held, np.zeros(0), np.zeros(0), keys=keys)
+        enabled = self.enabled.pop(0) if len(self.enabled) > 1 else self.enabled[0]
+        return State(None, self.held, np.zeros(0), np.zeros(0), keys=keys, enabled=enabled)
 
     def rest(self):
         pass
 
     def reset_scene(self, seed):
+        self.held = None  # a simulator resets its guard too
         return True
 
     def release(self):
@@ -267,6 +269,25 @@ def test_a_person_releases_a_hold_labels_and_leaves():
     person.take("q")
     with pytest.raises(SessionEnd):
         person.prepare(Arm([""]), 1)
+
+
+def test_after_q_nothing_moves_and_nothing_is_released():
+    finished = []
+    arm = Arm(["", "", "q"], held="the stop key was pressed")
+    person = Person(None, lambda line: None, lambda: finished.append(True))
+    with pytest.raises(SessionEnd):
+        person.prepare(arm, 0)
+    assert finished == [True]
+    assert arm.released == 0
+    assert arm.held
+
+
+def test_a_person_is_asked_for_the_dead_man_key():
+    said, arm = [], Arm(["", "", "", ""])
+    arm.enabled = [False, False, False, True, True]
+    person = Person(None, said.append)
+    person.prepare(arm, 0)
+    assert "dead-man" in said[0]
 
 
 def test_the_live_line_shows_what_is_known():
