@@ -45,8 +45,11 @@ TASKS = (
 
 
 def residual_sac() -> PolicyConfig:
-    """Return the fine-tuning recipe: residual SAC with eight critic updates per decision."""
-    return SACConfig(residual_bound=1.0, gradient_steps=8, gamma=0.97, bc_weight=0.0)
+    """Return the fine-tuning recipe: residual SAC with sixteen critic updates per decision.
+
+    That is eight per simulator step, because a decision lasts two of them.
+    """
+    return SACConfig(residual_bound=1.0, gradient_steps=16, gamma=0.97, bc_weight=0.0)
 
 
 @dataclass(frozen=True)

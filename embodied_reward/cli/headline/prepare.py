@@ -28,7 +28,7 @@ from embodied_reward.policies.evaluate import Acts
 DEMO, REWARD = "demo.json", "reward.json"
 """Written last, when the demonstration or the reward model is complete."""
 
-_METRICS = ("spearman", "voc", "mae", "success_auc")
+_METRICS = ("spearman", "voc_min", "mae", "success_auc")
 _UNSEEN_SEED = 1000
 
 

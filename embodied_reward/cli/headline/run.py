@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embodied_reward import config as configs
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.headline.cells import (
     Cell,
@@ -14,8 +15,8 @@ from embodied_reward.cli.headline.cells import (
     read_json,
     write_json,
 )
-from embodied_reward.cli.headline.config import CONDITIONS, HeadlineConfig
-from embodied_reward.cli.headline.jobs import Job, run_jobs
+from embodied_reward.cli.headline.config import CONDITIONS, HeadlineConfig, residual_sac
+from embodied_reward.cli.jobs import Job, run_jobs
 from embodied_reward.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Entry point of `er benchmark headline`."""
     about = sys.modules[__package__ or ""].__doc__
-    return run_verb("benchmark headline", HeadlineConfig, benchmark, argv, about)
+    return run_verb("benchmark headline", HeadlineConfig, benchmark, argv, about, recipe)
+
+
+def recipe(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what stands beneath given words, so that `--policy.x=...` changes x alone."""
+    other = (given.get("policy") or {}).get("type", "sac") != "sac"
+    return {} if other else {"policy": configs.encode(residual_sac())}
 
 
 def benchmark(config: HeadlineConfig) -> int:

@@ -101,6 +101,8 @@ def _last_line(log: Path, process: BaseProcess) -> str:
 
 
 def _process(work: Callable[..., None], arguments: tuple[Any, ...], log: str) -> None:
+    # Ctrl-C is for the course, which ends its jobs; and the system shares its cores by sessions.
+    os.setsid()
     # Before anything imports torch: two threads of two jobs on two cores are slower than one each.
     os.environ["OMP_NUM_THREADS"] = "1"
     threading.Thread(target=_leave_with_parent, daemon=True).start()
