@@ -226,17 +226,19 @@ def test_pictures_are_learned_and_acted_on():
     )  # fmt: skip
     windows = windows_of(episode(views=("top",)), config=config)
     assert "observation.environment_state" not in windows.columns
+    torch.manual_seed(0)
     actor = actor_of(windows, config, sizes={"top": (64, 64)})
     assert np.isfinite(Cloning(actor, windows, steps=2, seed=0).step())
     obs = {"agent_pos": np.zeros(2, np.float32)}
     frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     one, other = ({**obs, "pixels": {"top": frame}} for frame in frames)
-    assert not np.array_equal(first(actor, one), first(actor, other))
+    # One untrained action can stand at the end of the range for any picture.
+    assert any(not np.array_equal(first(actor, one, n), first(actor, other, n)) for n in range(10))
     assert as_input(torch.tensor([255], dtype=torch.uint8)).item() == 1.0
 
 
-def first(actor, obs):
-    actor.reset(0)
+def first(actor, obs, seed=0):
+    actor.reset(seed)
     return actor.predict(obs)
 
 
