@@ -103,6 +103,7 @@ class RunCallback(BaseCallback):
         eval_rollouts: finished episodes between evaluations, instead of `eval_freq` decisions.
         finished: episodes finished before, in a resumed run.
         report: see `Report`.
+        save_freq: decisions between checkpoints besides those of evaluations; 0 makes none.
         acting: see `Acting`; `Policy` by default.
         write_more: adds files to a checkpoint's `pretrained_model`.
     """
@@ -124,6 +125,7 @@ class RunCallback(BaseCallback):
         eval_rollouts: int = 0,
         finished: int = 0,
         report: Report | None = None,
+        save_freq: int = 0,
         acting: Acting | None = None,
         write_more: Callable[[Path], None] | None = None,
     ) -> None:
@@ -132,7 +134,11 @@ class RunCallback(BaseCallback):
         self._env, self._spec, self._folder, self._tracker = env, spec, folder, tracker
         self._interrupt, self._report = interrupt, report
         self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
+<<<<<<< HEAD
         self._most, self._eval_rollouts = rollouts, eval_rollouts
+=======
+        self._save_freq, self._saved = save_freq, done
+>>>>>>> main
         self.best, self._evaluated, self._start = best, done, done
         self.finished = self._finished_before = self._evaluated_finished = finished
         self.history: dict[int, Evaluation] = {}
@@ -157,6 +163,8 @@ class RunCallback(BaseCallback):
             if getattr(self._env, "one_body", False):
                 # There is one robot: evaluating has moved it away from where the learner left it.
                 self.model._last_obs = self.training_env.reset()  # type: ignore[assignment]
+        elif self._save_freq and now // self._save_freq > self._saved // self._save_freq:
+            self._save(now)
         if self._interrupt.asked:
             self._stop()
 
@@ -195,7 +203,9 @@ class RunCallback(BaseCallback):
     def _evaluate_and_save(self, step: int) -> None:
         self._evaluated, self._evaluated_finished = step, self.finished
         policy = self._acting(self.model.policy, self._spec)
-        result = evaluate(policy, self._env, episodes=self._episodes, seed=self._seed)
+        result = evaluate(
+            policy, self._env, episodes=self._episodes, seed=self._seed, watch=self._leave
+        )
         self.history[step] = result
         self._tracker.log(step, {**result.summary(), "eval/rollouts": self.finished})
         score = (result.success_rate, -float(np.mean(result.lengths)))
@@ -205,7 +215,14 @@ class RunCallback(BaseCallback):
         if self._report:
             self._report(step, result)
 
+    def _leave(self, index: int, env: gym.Env, info: dict[str, Any], ended: bool) -> None:
+        """Stop an evaluation on a robot at once: who asks for that does not wait for its end."""
+        if self._interrupt.asked and getattr(self._env, "one_body", False):
+            self._stop()
+
     def _save(self, step: int, *, best: bool = False) -> None:
+        self._saved = step
+
         def write(folder: Path) -> None:
             save_policy(self.model, self._spec, folder)
             if self._write_more:
@@ -223,6 +240,10 @@ class RunCallback(BaseCallback):
         saved = save_checkpoint(self._folder / "checkpoints", step, write)
         if best:
             point(self._folder / "checkpoints", "best", saved.name)
+
+    def save_now(self) -> None:
+        """Write a checkpoint of what was learned so far."""
+        self._save(self.model.num_timesteps)
 
     def _stop(self) -> None:
         self._save(self.model.num_timesteps)

@@ -9,20 +9,18 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from embodied_reward.errors import CheckpointError, ConfigError, EnvError, NonFiniteError
+from embodied_reward.errors import CheckpointError, ConfigError, EnvError
 from embodied_reward.types import Bool, Float64, Int64
 
 from .demos import Transitions
+from .replay_rows import Trajectory, pack, relabelled, row_type, terminations
 
 # (base reward, Phi(s), Phi(s'), terminated) -> the reward that the learner sees.
 Relabel = Callable[[Any, Any, Any, Any], Any]
 # (s, a, s', terminated) of n transitions -> what is paid besides, Float64["n"].
 Bonus = Callable[[Any, Any, Any, Any], Any]
-# episode -> Phi of every state it entered, Float64["t + 1"] for t transitions.
-Trajectory = Callable[[int], Float64]
 _ARRAYS = (
     "observations",
     "next_observations",
@@ -35,6 +33,7 @@ _ARRAYS = (
     "episode_ids",
     "episode_steps",
     "variants",
+    "interventions",
 )
 _INPUTS = ("observations", "actions", "next_observations")
 
@@ -49,8 +48,10 @@ class DemoReplayBuffer(ReplayBuffer):
     Transitions are rows of one table, the demonstrations last: one gather draws all batches of a
     decision. SB3's arrays are views of it.
 
-    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). `variants`
-    holds `info["variant"]` of every transition, 0 where the environment names none.
+    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). What a person
+    did during the run (`info["intervention"]`) is a demonstration as well as experience, as in
+    HIL-SERL (Luo et al. 2024, arXiv 2410.21845, sec. III-C). `variants` holds `info["variant"]` of
+    every transition, 0 where the environment names none.
 
     Args:
         demos: transitions with actions scaled to [-1, 1]; None for none.
@@ -75,6 +76,7 @@ class DemoReplayBuffer(ReplayBuffer):
     episode_ids: Int64
     episode_steps: Int64
     variants: Int64
+    interventions: Bool
 
     def __init__(
         self,
@@ -97,15 +99,16 @@ class DemoReplayBuffer(ReplayBuffer):
             raise ConfigError("this replay buffer stores both observations of a transition")
         self.demos, self.relabel = demos, relabel
         self.n_steps, self.gamma = n_steps, gamma
-        self.demo_fraction = demo_fraction if demos is not None else 0.0
+        self.demo_fraction = demo_fraction
         self.generator = np.random.default_rng(seed)
         self._own = self.buffer_size * self.n_envs
-        kind = _row_type(observation_space, action_space)
+        kind = row_type(observation_space, action_space)
         self._table = np.zeros(self._own + (0 if demos is None else len(demos)), kind)
         self._bind()
         self.episode_ids[:] = -1
         if demos is not None:
-            _pack(demos, self._table[self._own :])
+            pack(demos, self._table[self._own :])
+        self._guided: Int64 = np.zeros(0, np.int64)
         self.version = ""
         self._next_id = 0
         self._begin(np.ones(self.n_envs, bool))
@@ -145,6 +148,9 @@ class DemoReplayBuffer(ReplayBuffer):
         self.next_potentials[self.pos] = self._entered
         self.episode_ids[self.pos], self.episode_steps[self.pos] = self._id, self._step
         self.variants[self.pos] = [info.get("variant", 0) for info in infos]
+        guided = np.array([bool(info.get("intervention", False)) for info in infos])
+        changed = (guided | self.interventions[self.pos]).any()
+        self.interventions[self.pos] = guided
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
@@ -155,6 +161,8 @@ class DemoReplayBuffer(ReplayBuffer):
             action = np.stack([theirs if ours is None else ours for ours, theirs in rows])
         super().add(obs, next_obs, action, base, done, infos)
         self._begin(np.asarray(done, bool))
+        if changed:
+            self._guided = np.flatnonzero(self._table["interventions"][: self._own])
 
     def _begin(self, rows: Bool) -> None:
         if rows.all():
@@ -173,7 +181,7 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def demo_rows(self, batch_size: int) -> int:
         """Return how many rows of a batch are demonstrations; they come first."""
-        if self.demos is None:
+        if self.demos is None and not len(self._guided):
             return 0
         return batch_size if self.size() == 0 else round(self.demo_fraction * batch_size)
 
@@ -201,14 +209,19 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def _draw(self, demos: int, own: int) -> tuple[Int64, Int64]:
         """Return rows of the table, Int64["b"]: demonstrations, then the agent's own."""
-        draw = self.generator.integers
-        first = draw(len(self._table) - self._own, size=demos) if demos else np.zeros(0, int)
-        return self._own + first, draw(self.size() * self.n_envs, size=own) if own else first[:0]
+        draw, given = self.generator.integers, len(self._table) - self._own
+        first = np.zeros(0, np.int64)
+        if demos:
+            first = draw(given + len(self._guided), size=demos)
+            shown = first >= given
+            first, mine = self._own + first, first[shown] - given
+            first[shown] = self._guided[mine]
+        return first, draw(self.size() * self.n_envs, size=own) if own else first[:0]
 
     def _samples(self, first: Int64) -> ReplayBufferSamples:
         if self.n_steps == 1:
             rows = self._table.take(first)
-            words, terminated = self._words(rows), _terminated(rows)[:, None]
+            words, terminated = self._words(rows), terminations(rows)[:, None]
             reward = self._reward(rows[:, None], terminated)
             inputs = (words[name] for name in _INPUTS)
             return _batch(*inputs, self._tensor(terminated), self._tensor(reward))
@@ -235,7 +248,7 @@ class DemoReplayBuffer(ReplayBuffer):
     def _window_rewards(self, rows: Int64) -> tuple[Float64, Bool]:
         small = self._table[["rewards", "potentials", "next_potentials", "dones", "timeouts"]]
         at = (small if self.bonus is None else self._table)[rows]
-        terminated = _terminated(at)
+        terminated = terminations(at)
         return self._reward(at, terminated), terminated
 
     def _reward(self, rows: np.ndarray, terminated: Bool) -> Float64:
@@ -285,10 +298,10 @@ class DemoReplayBuffer(ReplayBuffer):
         ids, steps = self.episode_ids[: self.size()], self.episode_steps[: self.size()]
         ended = (self.dones[: self.size()] > 0) & ~(self.timeouts[: self.size()] > 0)
         old = [self.potentials[: self.size()], self.next_potentials[: self.size()]]
-        new = list(_relabelled(own, ids, steps, ended))
+        new = list(relabelled(own, ids, steps, ended))
         demos = self.demos
         if demos is not None and demo is not None:
-            after = _relabelled(demo, demos.episode, demos.step, demos.terminated)
+            after = relabelled(demo, demos.episode, demos.step, demos.terminated)
             old, new = [*old, demos.potential, demos.next_potential], [*new, *after]
             demos = dataclasses.replace(demos, potential=after[0], next_potential=after[1])
         pairs = zip(old, new, strict=True)
@@ -296,7 +309,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self.potentials[: self.size()], self.next_potentials[: self.size()] = new[:2]
         self.demos, self.version = demos, version
         if demos is not None:
-            _pack(demos, self._table[self._own :])
+            pack(demos, self._table[self._own :])
         if self.size():
             self._entered = self.next_potentials[self.pos - 1].copy()
         return jump
@@ -320,11 +333,13 @@ class DemoReplayBuffer(ReplayBuffer):
 
         Episodes that were under way stay unfinished; the next `add` begins new ones.
         """
-        if missing := set(_ARRAYS) - set(arrays):
+        if missing := set(_ARRAYS) - set(arrays) - {"interventions"}:
             raise CheckpointError(
                 f"the saved replay buffer holds no {sorted(missing)}: an older version wrote it; "
                 "resume with that version or start a new run"
             )
+        # Runs from before interventions were kept have none.
+        arrays = {"interventions": np.zeros(arrays["rewards"].shape, bool), **arrays}
         for name in _ARRAYS:
             target, stored = getattr(self, name), arrays[name]
             if stored.shape[1:] != target.shape[1:] or len(stored) > len(target):
@@ -336,72 +351,10 @@ class DemoReplayBuffer(ReplayBuffer):
         self.pos, self.full = counters["pos"], counters["full"]
         self.generator.bit_generator.state = counters["generator"]
         self._next_id, self.version = counters["episodes"], counters["version"]
+        self._guided = np.flatnonzero(self._table["interventions"][: self._own])
         self._begin(np.ones(self.n_envs, bool))
-
-
-def _row_type(observation: spaces.Space, action: spaces.Space) -> np.dtype:
-    """Return one transition's record; whatever a network reads is float32."""
-    o, a = get_obs_shape(observation), (get_action_dim(action),)
-    return np.dtype(
-        [
-            ("potentials", "f8"),
-            ("next_potentials", "f8"),
-            ("episode_ids", "i8"),
-            ("episode_steps", "i8"),
-            ("variants", "i8"),
-            ("observations", "f4", o),
-            ("next_observations", "f4", o),
-            ("actions", "f4", a),
-            ("rewards", "f4"),
-            ("dones", "f4"),
-            ("timeouts", "f4"),
-        ],
-        align=True,
-    )
-
-
-def _pack(demos: Transitions, rows: np.ndarray) -> None:
-    """Write demonstrations into records."""
-    given = {
-        "observations": demos.obs,
-        "next_observations": demos.next_obs,
-        "actions": demos.action,
-        "rewards": demos.base_reward,
-        "dones": demos.terminated,
-        "potentials": demos.potential,
-        "next_potentials": demos.next_potential,
-        "episode_ids": demos.episode,
-        "episode_steps": demos.step,
-        "variants": demos.variant,
-    }
-    for name, values in given.items():
-        rows[name] = values
 
 
 def _batch(*columns: Any) -> ReplayBufferSamples:
     """Name columns in SB3's order; without the sixth there are no discounts."""
     return ReplayBufferSamples(*columns)
-
-
-def _terminated(rows: np.ndarray) -> Bool:
-    return (rows["dones"] > 0) & ~(rows["timeouts"] > 0)
-
-
-def _relabelled(
-    trajectory: Trajectory, episode: Int64, step: Int64, terminated: Bool
-) -> tuple[Float64, Float64]:
-    """Return Phi(s) and Phi(s') of transitions (episode, step) of any shape."""
-    phi, after = np.zeros(step.shape), np.zeros(step.shape)
-    for one in np.unique(episode):
-        values, rows = np.asarray(trajectory(int(one)), np.float64), episode == one
-        # A recording may lack the observation after its last action; a terminal Phi is never used.
-        end = step[rows] + np.where(terminated[rows], 0, 1)
-        if len(values) <= end.max():
-            raise ConfigError(
-                f"episode {one} has {end.max() + 1} states, its new potential {len(values)} values"
-            )
-        if not np.isfinite(values).all():
-            raise NonFiniteError(f"the new potential of episode {one} is not finite")
-        phi[rows] = values[step[rows]]
-        after[rows] = values[np.minimum(step[rows] + 1, len(values) - 1)]
-    return phi, after

@@ -36,7 +36,8 @@ from .config import SACConfig
 from .demos import Transitions
 from .guard import refuse_rescaled_rewards
 from .networks import EnsembleCritic, LayerNormSACPolicy, input_statistics
-from .replay import DemoReplayBuffer, Relabel, Trajectory
+from .replay import DemoReplayBuffer, Relabel
+from .replay_rows import Trajectory
 
 MAX_GRADIENT = 10.0
 

@@ -65,6 +65,7 @@ class PolicyRun:
     callback: RunCallback
     demos: Transitions | None  # the demonstrations, where a dataset was given
     policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
+    save_freq = 0  # see `RunCallback`
 
     def __init__(
         self,
@@ -183,6 +184,7 @@ class PolicyRun:
                 eval_rollouts=config.eval.rollouts,
                 finished=self._finished,
                 report=report,
+                save_freq=self.save_freq,
                 acting=self._steered if self._plans else None,
                 write_more=self._write_base if self._plans else None,
             )

@@ -58,6 +58,8 @@ class RolloutConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     steps: int = 1000
     """decisions of fine-tuning"""
+    save_freq: int = 200
+    """fine-tuning: decisions between checkpoints, beside those of evaluations; 0 makes none"""
     episodes: int = 5
     """episodes to record or to evaluate"""
     horizon: int = 60
@@ -130,7 +132,13 @@ def check(config: RolloutConfig) -> None:
             "give --limits=FILE: what the robot may be told. Without limits nothing moves; "
             "docs/robots.md describes the file, --limits=er_sim_arm is the simulated arm's"
         )
-    for name, least in (("episodes", 1), ("horizon", 1), ("hold_steps", 0), ("steps", 1)):
+    for name, least in (
+        ("episodes", 1),
+        ("horizon", 1),
+        ("hold_steps", 0),
+        ("steps", 1),
+        ("save_freq", 0),
+    ):
         if getattr(config, name) < least:
             raise ConfigError(f"--{name} must be at least {least}, got {getattr(config, name)}")
     if config.mode == "evaluate" and not config.policy.path:

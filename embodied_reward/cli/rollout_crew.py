@@ -19,7 +19,7 @@ READY = ("r", "\n", "\r")
 
 
 class SessionEnd(KeyboardInterrupt):
-    """The person at the robot pressed q."""
+    """The person at the robot pressed q: nothing moves any more."""
 
 
 class Operator(Protocol):
@@ -133,6 +133,7 @@ class Person:
         operator: takes over when i is pressed.
         say: shows one line.
         finish: called at q where the run has its own way to end; else it ends at the next reset.
+            Until it has ended nothing moves and nothing is released.
     """
 
     def __init__(
@@ -148,17 +149,24 @@ class Person:
     def prepare(self, arm: Arm, seed: int) -> None:
         """Ask until scene and arm are ready. Raises SessionEnd when the person has enough."""
         arm.rest()
+        if not self._quit:
+            self._ask(arm, seed)
+        if self._quit and (not self._finish or arm.observe().held):
+            raise SessionEnd
+
+    def _ask(self, arm: Arm, seed: int) -> None:
         simulated = arm.reset_scene(seed)
-        while True:
+        while not self._quit:
             if held := arm.observe().held:
                 self._wait(arm, f"HELD: {held}. Look at the robot; Enter releases it, q ends")
-                arm.release()
+                if not self._quit:
+                    arm.release()
+            elif not arm.observe().enabled:
+                self._wait(arm, "Hold the dead-man key d down; q ends", enabled=True)
             elif simulated or go_home(arm):
                 break
-        if not simulated:
+        if not simulated and not self._quit:
             self._wait(arm, "Bring the scene to its start, stand back; Enter begins, q ends")
-        if self._quit and not self._finish:
-            raise SessionEnd
 
     def begin(self) -> None:
         """See `Crew`."""
@@ -186,16 +194,14 @@ class Person:
         if self._finish:
             self._finish()
 
-    def _wait(self, arm: Arm, question: str) -> None:
+    def _wait(self, arm: Arm, question: str, *, enabled: bool = False) -> None:
+        """Show a question and wait for Enter, or for the dead-man key."""
         self._say(question)
         while True:
-            keys = arm.observe().keys
-            if "q" in keys:
+            state = arm.observe()
+            if "q" in state.keys:
                 self._leave()
-            if self._quit:
-                if self._finish:
-                    return
-                raise SessionEnd
-            if any(key in READY for key in keys):
+                return
+            if state.enabled if enabled else any(key in READY for key in state.keys):
                 return
             time.sleep(_POLL)

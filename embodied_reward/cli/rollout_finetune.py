@@ -45,6 +45,7 @@ class ArmPolicyRun(PolicyRun):
 
         super().__init__(config, mode, session.folder, make)
         self._session, self._start = session, session.config.policy.path
+        self.save_freq = session.config.save_freq
 
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
         unmoved = self._unmoved(episodes)

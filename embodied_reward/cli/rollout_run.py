@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ def run(config: "RolloutConfig", limits: dict[str, Any]) -> int:
             session
         )
         session.finish(status)
-    return 130 if status is None else 0
+    return 130 if status is None or status.get("interrupted") else 0
 
 
 class Session:
@@ -156,9 +157,21 @@ class Session:
             print(f"  {hold['check']}: {hold['reason']}")
         if count:
             print(f"{count} episodes: {root}\nreport: {self.folder / 'rollout.json'}")
-        if self.config.mode == "record" and count:
-            path = shlex.quote(str(root))
-            print(f"next:\n  er data inspect {path}\n  er train-reward --dataset.root={path}")
+        if status is None and self.config.mode != "evaluate":
+            print(f"continue with\n  er rollout --output_dir={self.folder} --resume=true")
+        elif self.config.mode == "record" and count:
+            roots = ",".join(shlex.quote(str(r)) for r in [*self._earlier(), root])
+            print(f"next:\n  er data inspect {root}\n  er train-reward --dataset.root={roots}")
+
+    @property
+    def earlier(self) -> int:
+        """Episodes that this run recorded before it was resumed."""
+        infos = [root / "meta" / "info.json" for root in self._earlier()]
+        return sum(json.loads(info.read_text())["total_episodes"] for info in infos)
+
+    def _earlier(self) -> list[Path]:
+        found = sorted(self.folder.glob("episodes_[0-9]*"))
+        return [f for f in found if f.is_dir() and f.suffix == "" and f != self.recorder.root]
 
     def _operator(self, stack: contextlib.ExitStack) -> Operator | None:
         config = self.config
@@ -209,22 +222,23 @@ def record(session: Session) -> dict[str, Any] | None:
     config, operator = session.config, session.operator
     assert operator is not None
     env = session.env(hold_steps=max(config.hold_steps, 1), seed=config.seed)
-    with _bar(config.mode, config.episodes, len(session.recorder)) as advance:
+    earlier, done = session.earlier, session.earlier + len(session.recorder)
+    with _bar(config.mode, config.episodes, done) as advance:
         try:
-            while len(session.recorder) < config.episodes:
-                _demonstrate(session, env, operator)
+            while (done := earlier + len(session.recorder)) < config.episodes:
+                _demonstrate(session, env, operator, done)
                 advance()
         except KeyboardInterrupt:
             env.close()
             return None
-    return {"episodes": len(session.recorder)}
+    return {"episodes": done}
 
 
-def _demonstrate(session: Session, env: RecordedEnv, operator: Operator) -> None:
+def _demonstrate(session: Session, env: RecordedEnv, operator: Operator, index: int) -> None:
     before, crew = len(session.recorder), session.station.crew
     for attempt in range(ATTEMPTS):
         # Episode i depends on (seed, i) alone, so a resumed recording equals another one.
-        source = np.random.SeedSequence([session.config.seed, before, attempt])
+        source = np.random.SeedSequence([session.config.seed, index, attempt])
         env.reset(seed=int(source.generate_state(1)[0]))
         won = ended = False
         while not ended:
@@ -242,31 +256,33 @@ def _demonstrate(session: Session, env: RecordedEnv, operator: Operator) -> None
 def evaluate(session: Session) -> dict[str, Any] | None:
     """Roll the policy out."""
     from embodied_reward.policies.checkpoint import load_policy
+    from embodied_reward.policies.evaluate import Evaluation
     from embodied_reward.policies.evaluate import evaluate as roll_out
 
     config = session.config
     policy = load_policy(str(config.policy.path))
-    env = session.env(seed=config.seed)
+    env, done = session.env(seed=config.seed), []
     with _bar(config.mode, config.episodes, 0) as advance:
         try:
-            result = roll_out(
-                policy,
-                env,
-                episodes=config.episodes,
-                seed=20_000 + config.seed,
-                deterministic=config.deterministic,
-                watch=lambda index, env, info, ended: advance() if ended else None,
-            )
+            for index in range(config.episodes):
+                seed = 20_000 + config.seed + index
+                how = {"seed": seed, "deterministic": config.deterministic}
+                done.append(roll_out(policy, env, episodes=1, **how))
+                advance()
         except KeyboardInterrupt:
             env.close()
-            return None
+    if not done:
+        return None
+    columns = ([x for one in done for x in getattr(one, f.name)] for f in fields(Evaluation))
+    result = Evaluation(*map(tuple, columns))
     low, high = result.interval
     print(
-        f"{sum(result.success)} of {config.episodes} succeeded, {result.success_rate:.0%} "
+        f"{sum(result.success)} of {len(done)} succeeded, {result.success_rate:.0%} "
         f"(95 % interval {low:.0%} to {high:.0%}), {np.mean(result.lengths):.0f} decisions on "
         "average"
     )
-    return {**result.summary(), "success": list(result.success), "lengths": list(result.lengths)}
+    found = {"success": list(result.success), "lengths": list(result.lengths)}
+    return {**result.summary(), **found, "interrupted": len(done) < config.episodes}
 
 
 def finetune(session: Session) -> dict[str, Any] | None:
@@ -283,10 +299,9 @@ def finetune(session: Session) -> dict[str, Any] | None:
         if done:
             print(f"resuming at decision {done}")
         run.learn()
-    except SessionEnd:
-        return None
-    except KeyboardInterrupt:
-        print(f"\nstopped; continue with\n  er rollout --output_dir={session.folder} --resume=true")
+    except KeyboardInterrupt as end:
+        if isinstance(end, SessionEnd) and hasattr(run, "callback"):
+            run.callback.save_now()  # raised at a reset, where no update is under way
         return None
     finally:
         run.close()

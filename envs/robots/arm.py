@@ -39,6 +39,7 @@ class State:
         sent: what the arm was told last, Float64["n"] [unit].
         velocity: the change per second of that [unit/s].
         keys: what the operator typed since the state before.
+        enabled: False where a dead-man key is required and not held.
     """
 
     reading: Reading | None
@@ -46,6 +47,7 @@ class State:
     sent: Float64
     velocity: Float64
     keys: str = ""
+    enabled: bool = True
 
 
 class Arm(ABC):
@@ -197,7 +199,7 @@ class RemoteArm(Arm):
         typed, self._typed = self._typed, ""
         known = {k: np.array(answer[k], np.float64) for k in ("sent", "velocity")}
         reading = Reading(answer["values"], frames, answer["time"]) if answer["values"] else None
-        return State(reading, answer["held"], **known, keys=typed)
+        return State(reading, answer["held"], **known, keys=typed, enabled=answer["enabled"])
 
     def command(self, goal: Float64, observed: float) -> bool:
         """See the base class."""

@@ -30,6 +30,7 @@ from .limits import limits_from
 
 TICK = 0.005  # between two looks at the clock [s]
 DEADMAN_S = 0.7  # a held key repeats; keyboards take up to this long to begin [s]
+NOT_HELD = f"the dead-man key '{DEADMAN}' is not held"
 STILL = 1.0  # joint speed below which a simulated arm is said to stand still [deg/s]
 _LINGER = 0.5  # the hold is watched for so long after the rollout is gone [s]
 _Reply = tuple[dict[str, Any], dict[str, UInt8]]
@@ -81,7 +82,7 @@ class Driver:
         self._log, self._logged, self._moving = log, False, False
         self._robot, self._link, self._keys, self._deadman = robot, link, keys, deadman
         self._bus, self._stop = threading.RLock(), threading.Event()
-        self._live, self._heard, self._commanded, self._held_d = False, 0.0, 0.0, 0.0
+        self._live, self._heard, self._commanded, self._held_d = False, 0.0, 0.0, -math.inf
         self._repeated, self._typed, self.open = 0.0, "", True
         self._do: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "observe": lambda message: {},
@@ -108,6 +109,7 @@ class Driver:
                 if self._link in ready:
                     self._serve()
                 self._watch(time.monotonic())
+            self._link.close()
             until = time.monotonic() + _LINGER
             while time.monotonic() < until:
                 self._watch(time.monotonic())
@@ -146,6 +148,7 @@ class Driver:
             "sent": robot.door.sent.tolist(),
             "velocity": robot.door.velocity.tolist(),
             "keys": typed,
+            "enabled": self._enabled(time.monotonic()),
         }
 
     def _frames(self, message: dict[str, Any]) -> dict[str, UInt8]:
@@ -154,8 +157,8 @@ class Driver:
 
     def _command(self, message: dict[str, Any]) -> dict[str, Any]:
         self._commanded = time.monotonic()
-        if not self._live and self._deadman:
-            self._held_d = max(self._held_d, self._commanded - DEADMAN_S / 2)
+        if not self._enabled(self._commanded):
+            self._robot.hold(NOT_HELD)
         sent = self._robot.command(message["goal"], float(message["observed"]))
         if sent and not self._live:
             self._log.write("go")
@@ -239,9 +242,10 @@ class Driver:
         age = math.inf if reading is None else self._robot.now() - reading.time
         if age > limits.observation_age:
             return f"the newest observation is {age:.2f} s old: a camera or an encoder is silent"
-        if self._deadman and now - self._held_d > DEADMAN_S:
-            return f"the dead-man key '{DEADMAN}' is not held"
-        return ""
+        return "" if self._enabled(now) else NOT_HELD
+
+    def _enabled(self, now: float) -> bool:
+        return not self._deadman or now - self._held_d <= DEADMAN_S
 
     def _observe(self) -> None:
         """Read the robot again and again; may hang in a camera without hanging anything else."""
@@ -269,6 +273,7 @@ def serve(link: socket.socket) -> None:
     message, _ = wire.receive(link, time.monotonic() + 60.0)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the rollout ends by itself; that is noticed here
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through `close`, which holds
     keys: Keys | None = None
     log = SafetyLog(message["log"])
     try:

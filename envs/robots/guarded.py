@@ -5,6 +5,7 @@ released, so that a lost packet does not undo it.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,21 +83,26 @@ class GuardedRobot:
     """The robot behind its door; connects on construction and holds the arm when closed.
 
     Args:
-        robot: any LeRobot robot with scalar actions, not connected yet.
+        robot: any LeRobot robot with scalar actions, calibrated, not connected yet.
         limits: what it may be told.
         dry_run: judge and count everything, send nothing.
         calibrate: let LeRobot calibrate where the robot asks for it.
     """
 
-    def __init__(
-        self, robot: Any, limits: Limits, *, dry_run: bool = False, calibrate: bool = True
-    ) -> None:
+    def __init__(self, robot: Any, limits: Limits, *, dry_run: bool = False) -> None:
         self.features = features_of(robot, limits)
         self.limits, self.dry_run, self._robot = limits, dry_run, robot
         self.door = SafetyDoor(limits)
         self.last: Reading | None = None
         self._hold: dict[str, float] | None = None
-        robot.connect(calibrate=calibrate)
+        self._measured_at = -math.inf
+        # Calibrating asks questions and moves the arm by hand: nothing for a guard to do.
+        robot.connect(calibrate=False)
+        if not getattr(robot, "is_calibrated", True):
+            robot.disconnect()
+            raise ConfigError(
+                "the robot is not calibrated; LeRobot's `lerobot-calibrate` does that"
+            )
 
     @property
     def account(self) -> Account:
@@ -120,7 +126,7 @@ class GuardedRobot:
         except Exception as error:  # noqa: BLE001 (drivers raise anything; all of it means hold)
             self.hold(f"reading the robot failed: {_first_line(error)}")
             return None
-        self._take(row, self._taken_at(began))
+        self._take(row, began)
         return self.last
 
     def command(self, command: Mapping[str, float], observed: float) -> bool:
@@ -169,7 +175,7 @@ class GuardedRobot:
             row = self._robot.get_observation()
         except Exception:  # noqa: BLE001 (asked whether it works again; it does not)
             return None
-        self._take(row, self._taken_at(began))
+        self._take(row, began)
         return self.last
 
     def wait(self, seconds: float) -> None:
@@ -220,7 +226,8 @@ class GuardedRobot:
     def _settle(self) -> None:
         """Send the resting position once, and remember it to be repeated."""
         if self._hold is None:
-            resting = self.door.resting()
+            fresh = self.now() - self._measured_at <= self.limits.period
+            resting = self.door.resting(fresh=fresh)
             self._hold = dict(zip(self.limits.motors, resting.tolist(), strict=True))
         self._send(self._hold)
 
@@ -234,11 +241,12 @@ class GuardedRobot:
             return False
         return True
 
-    def _take(self, row: Mapping[str, Any], taken: float) -> None:
+    def _take(self, row: Mapping[str, Any], began: float) -> None:
         names = (*self.features.motors, *self.features.numbers, *self.features.truth)
         values = {key: float(row[key]) for key in names}
         frames = {view: np.asarray(row[view]) for view in self.features.views}
-        self.last = Reading(values, frames, taken)
+        self.last = Reading(values, frames, self._taken_at(began))
+        self._measured_at = min(began, getattr(self._robot, "observed_at", began))
         self.door.observe(self._motors(values))
         bad = [m for m in self.features.motors if not np.isfinite(values[m])]
         if bad and self.door.latched is None:

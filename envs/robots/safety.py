@@ -201,13 +201,17 @@ class SafetyDoor:
             self.latched = Violation(check, reason, now)
             self.account.holds.append(self.latched)
 
-    def resting(self) -> Float32:
+    def resting(self, *, fresh: bool = True) -> Float32:
         """Return where to hold, Float32["n"], and take it as sent.
 
         The measured position, where the arm's motors then stop; what was sent before where the
         encoders say nothing.
+
+        Args:
+            fresh: the measured position is of this period. An older one lies behind the arm,
+                which would turn round for it.
         """
-        known = np.isfinite(self._measured)
+        known = np.isfinite(self._measured) & fresh
         target = np.where(known, self._measured, self._sent)
         target = np.where(np.isfinite(target), target, self.limits.home)
         held = self._within(target)

@@ -79,10 +79,10 @@ def test_relabelled_rewards_equal_online_shaping_over_whole_episodes(reach, mode
     assert set(store.rewards[:100].ravel()) <= {0.0, 1.0}  # base rewards only
 
 
-def fill(store, count, value=100.0):
+def fill(store, count, value=100.0, **more):
     for i in range(count):
         obs = np.full((1, 4), value + i)
-        info = {"base_reward": 0.0, "potential": 0.5, "previous_potential": 0.25}
+        info = {"base_reward": 0.0, "potential": 0.5, "previous_potential": 0.25, **more}
         store.add(obs, obs, np.zeros((1, 2)), np.array([9.0]), np.array([False]), [info])
 
 
@@ -103,6 +103,26 @@ def test_an_empty_buffer_gives_demonstrations_only_and_none_gives_none(demos):
     store = buffer(None)
     fill(store, 3)
     assert (store.sample(16).observations >= 100).all()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_what_a_person_did_is_drawn_among_the_demonstrations_and_as_experience(demos, given):
+    store = buffer(demos if given else None, size=12)
+    fill(store, 4)
+    fill(store, 4, 200.0, intervention=True)
+    batch = store.sample(4000).observations[:, 0]
+    shown, own = batch[: store.demo_rows(4000)], batch[store.demo_rows(4000) :]
+    assert len(shown) == 2000
+    assert set(shown[shown >= 100].tolist()) == {200, 201, 202, 203}
+    share = 4 / (4 + (len(demos) if given else 0))
+    assert float((shown >= 200).float().mean()) == pytest.approx(share, abs=0.05)
+    assert set(own.tolist()) == {*range(100, 104), *range(200, 204)}
+    # A restored buffer knows them too; what is overwritten is forgotten.
+    other = buffer(demos if given else None, size=12)
+    other.restore(store.arrays(), store.counters())
+    assert (other.sample(64).observations[:, 0] == store.sample(64).observations[:, 0]).all()
+    fill(store, 12, 300.0)
+    assert not (store.sample(400).observations[:, 0] == 200).any()
 
 
 def test_exchanging_the_potential_leaves_base_rewards_untouched(demos):
