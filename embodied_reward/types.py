@@ -9,7 +9,8 @@ Images are upright RGB uint8 [0, 255], channels last. Times are seconds [s], len
 [m], angles radians [rad]. Progress, potential and success are in [0, 1].
 """
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,12 +24,26 @@ Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 
 
+class StreamedViews(Mapping[str, UInt8]):
+    """View name -> UInt8["t h w 3"], of which a long view can be read without holding all of it."""
+
+    @abstractmethod
+    def blocks(self, name: str) -> Iterator[UInt8]:
+        """Yield the frames of a view in order, a bounded number at a time."""
+
+
+def blocks_of(views: Mapping[str, UInt8], name: str) -> Iterator[UInt8]:
+    """Yield the frames of a view in order; a bounded number at a time if they are streamed."""
+    return views.blocks(name) if isinstance(views, StreamedViews) else iter([views[name]])
+
+
 @dataclass(frozen=True)
 class Episode:
     """One demonstration or rollout. Row t holds the observation *before* action t.
 
     Attributes:
-        views: camera name -> UInt8["t h w 3"]; decoded on first access.
+        views: camera name -> UInt8["t h w 3"]; decoded on first access. Where they lie on a disk
+            this is `StreamedViews`.
         action: Float32["t a"].
         state: `observation.state` (`agent_pos`), Float32["t s"], or None.
         environment_state: `observation.environment_state`, Float32["t e"], or None.

@@ -129,7 +129,7 @@ class DemoReplayBuffer(ReplayBuffer):
     def add(self, obs: Any, next_obs: Any, action: Any, reward: Any, done: Any, infos: Any) -> None:
         """Store the base reward and the potentials that `LearnedRewardVecEnv` put in `infos`.
 
-        `info["executed_action"]`, where an environment gives it, takes the action's place.
+        What a person did (`info["executed_action"]`) takes the place of the policy's action.
 
         Within an episode Phi(s) is the number that was stored as Phi(s') when s was entered.
 
@@ -154,11 +154,11 @@ class DemoReplayBuffer(ReplayBuffer):
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
-        # On a robot, an operator or the limits may have had the last word.
-        done_instead = [info.get("executed_action") for info in infos]
-        if any(a is not None for a in done_instead):
-            rows = zip(done_instead, np.asarray(action), strict=True)
-            action = np.stack([theirs if ours is None else ours for ours, theirs in rows])
+        # Not what a robot's limits made of the policy's own action: they belong to its world, and
+        # a critic that never saw what was asked for has nothing to say against asking for it.
+        if guided.any():
+            rows = zip(guided, infos, np.asarray(action), strict=True)
+            action = np.stack([i.get("executed_action", a) if by else a for by, i, a in rows])
         super().add(obs, next_obs, action, base, done, infos)
         self._begin(np.asarray(done, bool))
         if changed:

@@ -14,6 +14,15 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--hardware",
+        default="",
+        metavar="ROBOT.yaml",
+        help="run tests/envs/robots/test_arm.py on a real robot, see docs/robots.md",
+    )
+
+
 def _find(names):
     found = (shutil.which(name) for name in names)
     return next((Path(f) for f in found if f), None)

@@ -16,6 +16,10 @@ from embodied_reward.types import Float64
 _POLL = 0.05  # between two looks at the keys while waiting [s]
 _TRIES = 3
 READY = ("r", "\n", "\r")
+KEYS = (
+    "keys: space stops the arm; s success, f failure, x discard the episode; i the operator takes "
+    "over or gives back; q finish"
+)
 
 
 class SessionEnd(KeyboardInterrupt):
@@ -155,12 +159,13 @@ class Person:
             raise SessionEnd
 
     def _ask(self, arm: Arm, seed: int) -> None:
-        simulated = arm.reset_scene(seed)
+        # Before a simulator resets itself, which would release it: a hold is for a person to see.
+        if arm.observe().held:
+            self._look(arm)
+        simulated = not self._quit and arm.reset_scene(seed)
         while not self._quit:
-            if held := arm.observe().held:
-                self._wait(arm, f"HELD: {held}. Look at the robot; Enter releases it, q ends")
-                if not self._quit:
-                    arm.release()
+            if arm.observe().held:
+                self._look(arm)
             elif not arm.observe().enabled:
                 self._wait(arm, "Hold the dead-man key d down; q ends", enabled=True)
             elif simulated or go_home(arm):
@@ -193,6 +198,12 @@ class Person:
         self._quit = True
         if self._finish:
             self._finish()
+
+    def _look(self, arm: Arm) -> None:
+        held = arm.observe().held
+        self._wait(arm, f"HELD: {held}. Look at the robot; Enter releases it, q ends")
+        if not self._quit:
+            arm.release()
 
     def _wait(self, arm: Arm, question: str, *, enabled: bool = False) -> None:
         """Show a question and wait for Enter, or for the dead-man key."""

@@ -12,7 +12,12 @@ from embodied_reward.cli.policy_run import PolicyRun
 from embodied_reward.cli.train_policy import TrainPolicyConfig
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError
-from embodied_reward.policies.checkpoint import load_policy, load_weights, pretrained_folder
+from embodied_reward.policies.checkpoint import (
+    PolicySpec,
+    load_policy,
+    load_weights,
+    pretrained_folder,
+)
 from embodied_reward.policies.config import PolicyConfig, SACConfig
 from embodied_reward.policies.demos import Transitions
 from embodied_reward.policies.episodic import between_episodes
@@ -63,16 +68,21 @@ class ArmPolicyRun(PolicyRun):
             return []
         limits, pose = self._session.arm.limits, np.concatenate(states)
         still = np.ptp(pose, axis=0) < _STILL * (limits.high - limits.low)
-        return [m for m in self.eval_env.env.motors if still[limits.motors.index(m)]]
+        return [m for m in self._moved() if still[limits.motors.index(m)]]
 
     def closing(self) -> str:
         """Return the final table and the next command."""
         table, _, _ = super().closing().partition("\n\nnext:")
-        config = self._session.config
-        words = [f"--robot.type={config.robot.type}", f"--limits={config.limits}"]
-        words += [f"--reward.path={config.reward.path}"] if config.reward.path else []
-        command = " ".join(["er rollout --mode=evaluate", *words])
-        return f"{table}\n\nnext:\n  {command} --policy.path={self.folder}"
+        words = f"--config_path={self.folder}/config.yaml --mode=evaluate"
+        words += f" --policy.path={self.folder} --episodes=20"
+        return f"{table}\n\nnext:\n  er rollout {words} --output_dir={self.folder}_evaluated"
+
+    def _spec(self) -> PolicySpec:
+        spec = super()._spec()
+        return dataclasses.replace(spec, meta={**spec.meta, "motors": list(self._moved())})
+
+    def _moved(self) -> tuple[str, ...]:
+        return self.eval_env.env.motors
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         start = self._start if cloning else None  # a resumed run restores its own weights

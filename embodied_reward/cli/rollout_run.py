@@ -17,6 +17,7 @@ import numpy as np
 from embodied_reward import config as configs
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.rollout_crew import (
+    KEYS,
     Operator,
     Person,
     Scripted,
@@ -32,6 +33,9 @@ from embodied_reward.envs.robots import lerobot_robots
 from embodied_reward.envs.robots.arm_env import ArmEnv, Station
 from embodied_reward.errors import ConfigError, EnvError
 from embodied_reward.files import replacing
+from embodied_reward.policies.checkpoint import load_policy
+from embodied_reward.policies.evaluate import Acts, Evaluation
+from embodied_reward.policies.evaluate import evaluate as roll_out
 from embodied_reward.rewards import load_progress
 from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.training.run import default_output_dir, prepare_output_dir, save_config
@@ -75,6 +79,8 @@ class Session:
         stack: contextlib.ExitStack,
     ) -> None:
         self.config, self.folder = config, folder
+        self._policy = load_policy(config.policy.path) if config.policy.path else None
+        self.motors = config.motors or self._trained_motors()
         self.reward = load_progress(config.reward.path) if config.reward.path else None
         if self.reward is not None and not self.reward.card.streaming:
             raise ConfigError(f"'{config.reward.path}' scores whole episodes only")
@@ -119,7 +125,7 @@ class Session:
             task=self.task,
             horizon=config.horizon,
             seed=seed,
-            motors=config.motors,
+            motors=self.motors,
             terminate_on_success=terminate_on_success and not hold_steps,
         )
         scorer = StreamScorer(self.reward, 1) if self.reward else None
@@ -132,6 +138,21 @@ class Session:
             hold_steps=hold_steps,
             facts={"mode": config.mode},
         )
+
+    @property
+    def policy(self) -> Acts:
+        """The policy of --policy.path. Raises ConfigError if it moves other motors than the arm."""
+        assert self._policy is not None
+        spec, count = self._policy.spec, len(self.motors or self.arm.limits.motors)
+        if len(spec.low) != count:
+            raise ConfigError(
+                f"the policy moves {len(spec.low)} motors, and an action here moves {count}: give "
+                "the --motors=... with which it was trained"
+            )
+        return self._policy
+
+    def _trained_motors(self) -> tuple[str, ...]:
+        return tuple(self._policy.spec.meta.get("motors", ())) if self._policy else ()
 
     def finish(self, status: dict[str, Any] | None) -> None:
         """Assemble what was recorded, write the report, say what came out."""
@@ -150,9 +171,7 @@ class Session:
         }
         with replacing(self.folder / "rollout.json") as temporary:
             temporary.write_text(json.dumps(report, indent=1))
-        holds = len(safety.get("holds", ()))
-        print(f"door: {safety.get('commands_sent', 0)} commands sent, {holds} holds", end="")
-        print(f", {self.arm.missed} late ticks" if self.arm.missed else "")
+        self.say(_summary(safety, self.arm.missed))
         for hold in safety.get("holds", [])[:5]:
             print(f"  {hold['check']}: {hold['reason']}")
         if count:
@@ -199,6 +218,7 @@ class Session:
         def finish() -> None:
             os.kill(os.getpid(), signal.SIGINT)  # the trainer stops between two updates
 
+        self.say(KEYS + ("; hold d down to let it move" if self.config.deadman else ""))
         return Person(operator, self.say, finish if self.config.mode == "finetune" else None)
 
     def _recorder(self, folder: Path) -> EpisodeRecorder:
@@ -215,6 +235,16 @@ class Session:
             info=json.loads(json.dumps(facts, default=str)),
             resume=config.resume,
         )
+
+
+def _summary(safety: dict[str, Any], missed: int) -> str:
+    counts = {
+        "command": safety.get("commands_sent", 0),
+        "hold": len(safety.get("holds", ())),
+        "late tick": missed,
+    }
+    said = [f"{n} {word}{'' if n == 1 else 's'}" for word, n in counts.items()]
+    return "door: " + ", ".join(said)
 
 
 def record(session: Session) -> dict[str, Any] | None:
@@ -255,12 +285,7 @@ def _demonstrate(session: Session, env: RecordedEnv, operator: Operator, index: 
 
 def evaluate(session: Session) -> dict[str, Any] | None:
     """Roll the policy out."""
-    from embodied_reward.policies.checkpoint import load_policy
-    from embodied_reward.policies.evaluate import Evaluation
-    from embodied_reward.policies.evaluate import evaluate as roll_out
-
-    config = session.config
-    policy = load_policy(str(config.policy.path))
+    config, policy = session.config, session.policy
     env, done = session.env(seed=config.seed), []
     with _bar(config.mode, config.episodes, 0) as advance:
         try:

@@ -121,9 +121,14 @@ def is_full(frames: list[UInt8]) -> bool:
     return len(frames) >= BLOCK_FRAMES or sum(frame.nbytes for frame in frames) >= BLOCK_BYTES
 
 
-def read_clip(path: Path) -> tuple[UInt8, float]:
-    """Return all frames UInt8["t h w 3"] and their rate [Hz]. Raises DatasetError."""
-    found = list(read_video(path))
+def read_clip(path: Path, side: int = 0) -> tuple[UInt8, float]:
+    """Return all frames UInt8["t h w 3"] and their rate [Hz]. Raises DatasetError.
+
+    Args:
+        path: the file.
+        side: longer side to which larger pictures are reduced while they are read [px]; 0 keeps.
+    """
+    found = list(read_video(path, side=side))
     seconds = found[-1][1] - found[0][1]
     rate = (len(found) - 1) / seconds if seconds > 0 else 1.0  # some files name no times
     return np.stack([frame for frame, _ in found]), rate

@@ -9,6 +9,7 @@ import numpy as np
 
 from embodied_reward.cli.score_inputs import read_clip
 from embodied_reward.cli.score_output import Row
+from embodied_reward.data.video import SIDE
 from embodied_reward.errors import CheckpointError, ConfigError, DatasetError
 from embodied_reward.scoring.status import Status
 from embodied_reward.types import Episode, EpisodeScores, UInt8
@@ -106,7 +107,7 @@ def _read(files: Mapping[str, Path]) -> tuple[dict[str, UInt8], float]:
     clips = {}
     for view, path in files.items():
         try:
-            clips[view] = read_clip(path)
+            clips[view] = read_clip(path, SIDE)
         except DatasetError as error:
             raise DatasetError(f"'{path}': {error}") from error
     lengths = {view: len(frames) for view, (frames, _) in clips.items()}

@@ -1,12 +1,15 @@
 """Refuse data that would spoil a training run, before it starts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from embodied_reward.errors import DatasetError
-from embodied_reward.types import Episode
+from embodied_reward.types import Episode, blocks_of
+
+Sizes = dict[str, tuple[int, int]]
+"""View name -> (height, width) of its pictures [px]."""
 
 
 def check_dataset(episodes: Sequence[Episode], *, views: Iterable[str] | None = None) -> None:
@@ -24,29 +27,40 @@ def check_dataset(episodes: Sequence[Episode], *, views: Iterable[str] | None = 
             names file, episode and frame.
     """
     first: Episode | None = None
+    sizes: Sizes = {}
     for episode in episodes:
         first = first or episode
         names = list(first.views if views is None else views)
-        _check_views(episode, names)
+        found = _check_views(episode, names)
+        sizes = sizes or found
         _check_numbers(episode)
-        _check_alike(first, episode, names)
+        _check_alike(first, episode, {name: (sizes[name], found[name]) for name in names})
     if first is None:
         raise DatasetError("the dataset holds no episodes; record some with 'er collect'")
 
 
-def _check_views(episode: Episode, names: list[str]) -> None:
+def _check_views(episode: Episode, names: list[str]) -> Sizes:
+    """Decode all pictures; returns the (height, width) of every view."""
+    sizes: Sizes = {}
     if len(episode) == 0:
         raise DatasetError(f"{episode.source} has no rows; delete the episode")
     for name in names:
         if name not in episode.views:
             known = ", ".join(episode.views) or "none"
             raise DatasetError(f"{episode.source} has no view '{name}'; its views: {known}")
-        frames = episode.views[name]
-        if len(frames) != len(episode):
+        count, sizes[name] = _shape(episode, name)
+        if count != len(episode):
             raise DatasetError(
-                f"view '{name}' of {episode.source} has {len(frames)} frames "
-                f"for {len(episode)} rows"
+                f"view '{name}' of {episode.source} has {count} frames for {len(episode)} rows"
             )
+    return sizes
+
+
+def _shape(episode: Episode, name: str) -> tuple[int, tuple[int, int]]:
+    """Return the number of frames of a view and their (height, width); holds few of them."""
+    shapes = [block.shape for block in blocks_of(episode.views, name)]
+    _, height, width, _ = shapes[0]
+    return sum(shape[0] for shape in shapes), (height, width)
 
 
 def _check_numbers(episode: Episode) -> None:
@@ -71,15 +85,13 @@ def _refuse(
         )
 
 
-def _check_alike(first: Episode, episode: Episode, names: list[str]) -> None:
+def _check_alike(
+    first: Episode, episode: Episode, sizes: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+) -> None:
     facts: dict[str, tuple[object, object]] = {"fps": (first.fps, episode.fps)}
     for key in ("action", "state", "environment_state"):
         facts[f"size of {key}"] = (_width(first, key), _width(episode, key))
-    for name in names:
-        facts[f"picture size of view '{name}'"] = (
-            first.views[name].shape[1:3],
-            episode.views[name].shape[1:3],
-        )
+    facts |= {f"picture size of view '{name}'": pair for name, pair in sizes.items()}
     wrong = [f"{what} is {a} and {b}" for what, (a, b) in facts.items() if a != b]
     if wrong:
         raise DatasetError(

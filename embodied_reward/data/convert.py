@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -140,7 +140,9 @@ def _open(
     if isinstance(source, str | Path):
         if legacy.is_legacy(Path(source)):
             source = legacy.upgrade(Path(source), folder / "upgraded")
-        reader = open_source(source, layout)
+        layout = layout or Layout()
+        # A copy keeps what was filmed, unless it was asked to be smaller.
+        reader = open_source(source, replace(layout, side=layout.side or 0))
     else:
         reader = source
     for view in views:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, overload
@@ -10,19 +10,21 @@ from typing import Any, Self, overload
 import numpy as np
 
 from embodied_reward.data import schema, staging
+from embodied_reward.data.formats import limits
 from embodied_reward.data.formats.layout import Fact, Layout
 from embodied_reward.data.formats.recognise import open_foreign
 from embodied_reward.data.formats.source import Source
 from embodied_reward.data.lerobot import LeRobotSource
 from embodied_reward.errors import DatasetError, did_you_mean
-from embodied_reward.types import Episode, Float32, Int64, UInt8
+from embodied_reward.types import Episode, Float32, Int64, StreamedViews, UInt8
 
 
 class EpisodeSequence(Sequence[Episode]):
     """Episodes of one dataset, or of several that fit together, in their order.
 
     Episodes are read when asked for; their views are decoded on first access and kept by the
-    episode, so hold on to an episode to decode it once.
+    episode, so hold on to an episode to decode it once. Reading a view of more than 32 MiB by
+    `views.blocks` keeps nothing.
 
     Attributes:
         root: the dataset's folder, or the folders joined by commas.
@@ -115,19 +117,32 @@ class EpisodeSequence(Sequence[Episode]):
         return source.features[source.view_keys[view]]["dtype"]
 
 
-class LazyViews(Mapping[str, UInt8]):
-    """View name -> UInt8["t h w 3"]; a view is decoded on first access, then kept."""
+class LazyViews(StreamedViews):
+    """Views of one stored episode; one is decoded when asked for and then kept.
 
-    def __init__(self, names: Sequence[str], decode: Callable[[str], UInt8]) -> None:
-        self._names, self._decode = tuple(names), decode
+    Args:
+        source: the dataset.
+        number: the episode's place in it.
+        names: of the views.
+    """
+
+    def __init__(self, source: Source, number: int, names: Sequence[str]) -> None:
+        self._source, self._number, self._names = source, number, tuple(names)
         self._frames: dict[str, UInt8] = {}
 
     def __getitem__(self, name: str) -> UInt8:
         if name not in self._names:
             raise KeyError(name)
         if name not in self._frames:
-            self._frames[name] = self._decode(name)
+            self._frames[name] = self._source.frames(self._number, name)
         return self._frames[name]
+
+    def blocks(self, name: str) -> Iterator[UInt8]:
+        """Yield all frames at once if they are few or known, else decode and forget them."""
+        if name in self._frames or name not in self._names or not self._large(name):
+            yield self[name]
+        else:
+            yield from self._source.blocks(self._number, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
@@ -137,6 +152,10 @@ class LazyViews(Mapping[str, UInt8]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def _large(self, name: str) -> bool:
+        height, width = self._source.size(name)
+        return self._source.lengths[self._number] * height * width * 3 > limits.BLOCK
 
 
 def open_dataset(
@@ -196,7 +215,7 @@ def _read(source: Source, number: int, position: int, views: Sequence[str]) -> E
     length, won = source.lengths[number], columns.get(schema.SUCCESS)
     progress = columns.get(schema.PROGRESS)
     return Episode(
-        views=LazyViews(views, lambda view: source.frames(number, view)),
+        views=LazyViews(source, number, views),
         action=_float(columns.get(schema.ACTION, np.zeros((length, 0)))),
         state=_optional(columns.get(schema.STATE)),
         environment_state=_optional(columns.get(schema.ENVIRONMENT_STATE)),

@@ -12,15 +12,20 @@ from embodied_reward.errors import DatasetError
 from embodied_reward.files import replacing
 from embodied_reward.types import Float64, UInt8
 
+SIDE = 256
+"""Longer side to which films are reduced for reward models, which look at no more [px]."""
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
 
 
-def read_video(path: Path, chosen: Container[int] | None = None) -> Iterator[tuple[UInt8, float]]:
-    """Yield frames UInt8["h w 3"] and their times [s], one after the other.
+def read_video(
+    path: Path, chosen: Container[int] | None = None, side: int = 0
+) -> Iterator[tuple[UInt8, float]]:
+    """Yield upright frames UInt8["h w 3"] and their times [s], one after the other.
 
     Args:
         path: the file.
         chosen: numbers of the frames to yield; default all. Others are decoded and dropped.
+        side: longer side to which larger pictures are reduced [px]; 0 keeps all.
 
     Raises:
         DatasetError: not readable, or without any frame.
@@ -30,12 +35,41 @@ def read_video(path: Path, chosen: Container[int] | None = None) -> Iterator[tup
         with av.open(str(path)) as container:
             for number, frame in enumerate(container.decode(video=0)):
                 if chosen is None or number in chosen:
-                    rgb = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                    yield rgb, float(frame.time or 0.0)
+                    yield upright(frame, side), float(frame.time or 0.0)
     except (OSError, ValueError, IndexError, FFmpegError) as error:
         raise DatasetError(f"no readable video ({_reason(error)})") from error
     if number < 0:
         raise DatasetError("no readable video (it has no frames)")
+
+
+def upright(frame: av.VideoFrame, side: int = 0) -> UInt8:
+    """Return a decoded frame as players show it, UInt8["h w 3"].
+
+    A telephone that is held upright writes lying pictures and says so in the file.
+
+    Args:
+        frame: from a decoder.
+        side: longer side to which a larger picture is reduced, by averaging areas [px]; 0 keeps it.
+    """
+    turns, size = quarter_turns(frame), (frame.height, frame.width)
+    height, width = reduced(size, side)
+    if (height, width) != size:
+        frame = frame.reformat(width, height, "rgb24", interpolation="AREA")
+    return np.rot90(np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), turns)
+
+
+def quarter_turns(frame: av.VideoFrame) -> int:
+    """Return how many quarter turns counter-clockwise make a decoded frame upright."""
+    return round(frame.rotation / 90) % 4
+
+
+def reduced(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return (height, width) with the longer one at most `side` [px]; 0 keeps `size`."""
+    longest = max(size)
+    if not 0 < side < longest:
+        return size
+    height, width = (max(1, round(s * side / longest)) for s in size)
+    return height, width
 
 
 def frame_times(path: Path) -> Float64:

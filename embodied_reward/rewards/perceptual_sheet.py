@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from embodied_reward.files import replacing
 from embodied_reward.types import Episode, Float64, Int64, UInt8
+from embodied_reward.vision.frames import pictures_at
 
 COLOURS = ("#E8E8E8", "#56B4E9", "#009E73", "#F0E442", "#E69F00", "#D55E00", "#CC79A7")
 """Of the steps, for every kind of colour vision; the first one earns nothing."""
@@ -29,7 +30,8 @@ def write_sheet(path: Path, rows: Sequence[Row], views: Sequence[str]) -> Path:
         views: cameras, one below the other.
     """
     steps = len(rows[0][1]) - 1
-    wide = TILE * max(_tile(e, views, 0).shape[1] / _tile(e, views, 0).shape[0] for e, _, _ in rows)
+    tiles = [_tiles(episode, views, _middles(bounds)) for episode, bounds, _ in rows]
+    wide = TILE * max(shown[0].shape[1] / shown[0].shape[0] for shown in tiles)
     size = (steps * wide * len(views) + CURVE, len(rows) * (TILE * len(views) + 0.45) + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.add_gridspec(
@@ -38,7 +40,7 @@ def write_sheet(path: Path, rows: Sequence[Row], views: Sequence[str]) -> Path:
     for r, (episode, bounds, potential) in enumerate(rows):
         for g in range(steps):
             axes = figure.add_subplot(grid[r, g])
-            _draw_step(axes, episode, bounds, g, views)
+            _draw_step(axes, tiles[r][g], bounds, g)
             if g == 0:
                 axes.set_ylabel(f"episode {episode.index}", fontsize=8)
         _draw_curve(figure.add_subplot(grid[r, steps]), episode, bounds, potential)
@@ -64,17 +66,14 @@ def write_steps(path: Path, rows: Sequence[tuple[Episode, Int64]]) -> Path:
     return path
 
 
-def _draw_step(
-    axes: Axes, episode: Episode, bounds: Int64, step: int, views: Sequence[str]
-) -> None:
-    first, last = int(bounds[step]), int(bounds[step + 1]) - 1
-    axes.imshow(_tile(episode, views, (first + last) // 2))
+def _draw_step(axes: Axes, picture: UInt8, bounds: Int64, step: int) -> None:
+    axes.imshow(picture)
     axes.set_xticks([])
     axes.set_yticks([])
     for side in axes.spines.values():
         side.set_color(_colour(step))
         side.set_linewidth(2.5)
-    axes.set_title(f"step {step + 1}: rows {first}-{last}", fontsize=7)
+    axes.set_title(f"step {step + 1}: rows {bounds[step]}-{bounds[step + 1] - 1}", fontsize=7)
 
 
 def _draw_curve(axes: Axes, episode: Episode, bounds: Int64, potential: Float64) -> None:
@@ -91,11 +90,16 @@ def _draw_curve(axes: Axes, episode: Episode, bounds: Int64, potential: Float64)
     axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
 
 
-def _tile(episode: Episode, views: Sequence[str], row: int) -> UInt8:
-    """Return the pictures of all views at a row, one below the other at one width."""
-    pictures = [episode.views[view][row] for view in views if view in episode.views]
-    width = max(picture.shape[1] for picture in pictures)
-    return np.concatenate([_widened(picture, width) for picture in pictures])
+def _middles(bounds: Int64) -> list[int]:
+    return ((bounds[:-1] + bounds[1:] - 1) // 2).tolist()
+
+
+def _tiles(episode: Episode, views: Sequence[str], rows: Sequence[int]) -> list[UInt8]:
+    """Return the pictures of all views at every row, one below the other at one width."""
+    shown = [pictures_at(episode, view, rows) for view in views if view in episode.views]
+    width = max(pictures.shape[2] for pictures in shown)
+    stacks = zip(*shown, strict=True)
+    return [np.concatenate([_widened(p, width) for p in pictures]) for pictures in stacks]
 
 
 def _widened(picture: UInt8, width: int) -> UInt8:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from embodied_reward.errors import DatasetError
-from embodied_reward.types import Episode, UInt8
+from embodied_reward.types import Episode, UInt8, blocks_of
 from embodied_reward.vision.preprocess import resize_frames
 
 DARK = 12
@@ -26,7 +26,8 @@ def stack_views(
     """Stack pictures of n moments; a camera that is missing, black or flat is masked.
 
     Args:
-        pictures: view -> UInt8["n h w 3"]; views that are not asked for are not looked at.
+        pictures: view -> UInt8["n h w 3"]; views that are not asked for are not looked at. Of
+            `StreamedViews` a block is held at a time.
         views: cameras in the model's order; at least one is among `pictures`.
         size: side of the stacked pictures [px].
 
@@ -35,12 +36,27 @@ def stack_views(
         shows something.
     """
     given = [k for k, view in enumerate(views) if view in pictures]
-    # A copy: decoded arrays may be read-only, which torch cannot express.
-    shown = [resize_frames(torch.from_numpy(np.array(pictures[views[k]])), size) for k in given]
+    shown = [_reduced(pictures, views[k], size) for k in given]
     frames = shown[0].new_zeros((len(shown[0]), len(views), size, size, 3))
     for k, images in zip(given, shown, strict=True):
         frames[:, k] = images
     return frames, shows_something(frames)
+
+
+def _reduced(pictures: Mapping[str, UInt8], view: str, size: int) -> Tensor:
+    # A copy: decoded arrays may be read-only, which torch cannot express.
+    blocks = (torch.from_numpy(np.array(block)) for block in blocks_of(pictures, view))
+    return torch.cat([resize_frames(block, size) for block in blocks])
+
+
+def pictures_at(episode: Episode, view: str, rows: Sequence[int]) -> UInt8:
+    """Return some frames of a view, UInt8["n h w 3"], in the order of `rows`."""
+    found: dict[int, UInt8] = {}
+    first = 0
+    for block in blocks_of(episode.views, view):
+        found |= {r: block[r - first].copy() for r in rows if first <= r < first + len(block)}
+        first += len(block)
+    return np.stack([found[row] for row in rows])
 
 
 def episode_frames(episode: Episode, views: Sequence[str], size: int) -> tuple[Tensor, Tensor]:

@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 import yaml
+from lerobot.datasets import LeRobotDataset
 from safetensors.numpy import load_file
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from embodied_reward import config as configs
 from embodied_reward.cli import main
@@ -19,7 +22,9 @@ from embodied_reward.data import open_dataset
 from embodied_reward.data.journal import Journal
 from embodied_reward.envs.robots.arm import State
 from embodied_reward.errors import MissingDependencyError
-from embodied_reward.policies.checkpoint import load_policy
+from embodied_reward.policies.checkpoint import PolicySpec, load_policy, save_policy
+from embodied_reward.policies.config import SACConfig
+from embodied_reward.policies.sac import build_sac
 from embodied_reward.rewards import DopamineConfig, DopamineModel, load
 
 ARM = ("--robot.realtime=false", "--robot.size=24", "--limits=er_sim_arm", "--threads=1")
@@ -146,6 +151,41 @@ def test_fine_tuning_starts_from_a_given_policy(tuned, demos, tmp_path):
         np.testing.assert_array_equal(start[key], now[key])
 
 
+def test_a_policy_knows_which_motors_it_moves(tmp_path, capsys):
+    few = "--motors=shoulder_pan.pos,elbow_flex.pos"
+    words = ("--only_success=false", "--episodes=1", "--horizon=6")
+    assert rollout("record", tmp_path / "demos", few, *words) == 0
+    demos = tmp_path / "demos" / "episodes_00"
+    assert open_dataset(demos)[0].action.shape[1] == 2
+    facts = json.loads((demos / "recording.json").read_text())["episodes"][0]
+    assert facts["success"] is False
+    start = ("--policy.path=" + str(tmp_path / "small"), "--episodes=1", "--horizon=3")
+    network = build_sac(SACConfig(net_arch=(8, 8)), DummyVecEnv([lambda: Flat(2)]), seed=0)
+    for motors, root in ((["shoulder_pan.pos", "elbow_flex.pos"], "right"), ([], "wrong")):
+        spec = PolicySpec(
+            config=SACConfig(net_arch=(8, 8)),
+            observation={"agent_pos": (6,), "environment_state": (3,)},
+            low=-np.ones(2, np.float32),
+            high=np.ones(2, np.float32),
+            meta={"motors": motors},
+        )
+        shutil.rmtree(tmp_path / "small", ignore_errors=True)
+        save_policy(network, spec, tmp_path / "small")
+        assert rollout("evaluate", tmp_path / root, *start) == (0 if motors else 2)
+    assert "moves 2 motors" in capsys.readouterr().err
+    assert open_dataset(tmp_path / "right" / "episodes_00")[0].action.shape == (3, 2)
+
+
+def test_lerobots_own_loader_opens_what_was_recorded(demos):
+    dataset = LeRobotDataset("local/demos", root=demos)
+    assert len(dataset) == sum(open_dataset(demos).lengths)
+    row = dataset[len(dataset) - 1]
+    assert row["observation.images.front"].shape == (3, 24, 24)
+    assert row["task"] == "touch the ball"
+    assert row["next.success"]
+    assert set(dataset.meta.features) >= {"intervention", "action", "observation.state"}
+
+
 def test_a_fault_ends_the_episode_and_not_the_run(tuned, tmp_path, capsys):
     more = (f"--policy.path={tuned}", "--episodes=3", "--horizon=10")
     fault = "--robot.faults.plan=encoder_nan:elbow_flex@1.5"
@@ -230,20 +270,29 @@ def test_rows_of_a_killed_episode_are_kept_by_the_next_run(tmp_path):
     assert facts["episodes"][0]["unfinished"]
 
 
+class Flat(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (9,), np.float32)
+
+    def __init__(self, motors):
+        self.action_space = gym.spaces.Box(-1, 1, (motors,), np.float32)
+
+
 class Arm:
     """Plays the keys that a person presses, one poll each."""
 
     def __init__(self, script, held=None):
-        self.script, self.held, self.released = list(script), held, 0
+        self.script, self.held, self.released, self.enabled = list(script), held, 0, [True]
 
     def observe(self):
         keys = self.script.pop(0) if self.script else "q"
-        return State(None, self.held, np.zeros(0), np.zeros(0), keys=keys)
+        enabled = self.enabled.pop(0) if len(self.enabled) > 1 else self.enabled[0]
+        return State(None, self.held, np.zeros(0), np.zeros(0), keys=keys, enabled=enabled)
 
     def rest(self):
         pass
 
     def reset_scene(self, seed):
+        self.held = None  # a simulator resets its guard too
         return True
 
     def release(self):
@@ -267,6 +316,25 @@ def test_a_person_releases_a_hold_labels_and_leaves():
     person.take("q")
     with pytest.raises(SessionEnd):
         person.prepare(Arm([""]), 1)
+
+
+def test_after_q_nothing_moves_and_nothing_is_released():
+    finished = []
+    arm = Arm(["", "", "q"], held="the stop key was pressed")
+    person = Person(None, lambda line: None, lambda: finished.append(True))
+    with pytest.raises(SessionEnd):
+        person.prepare(arm, 0)
+    assert finished == [True]
+    assert arm.released == 0
+    assert arm.held
+
+
+def test_a_person_is_asked_for_the_dead_man_key():
+    said, arm = [], Arm(["", "", "", ""])
+    arm.enabled = [False, False, False, True, True]
+    person = Person(None, said.append)
+    person.prepare(arm, 0)
+    assert "dead-man" in said[0]
 
 
 def test_the_live_line_shows_what_is_known():

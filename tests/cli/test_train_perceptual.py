@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from embodied_reward import cli
+from embodied_reward.data import open_dataset
 from embodied_reward.data.video import write_video
 from embodied_reward.rewards import load
 from tests.cli.test_train_reward import FIXTURE
@@ -80,6 +81,29 @@ def test_videos_of_hands_give_a_reward_that_rises_in_a_new_video(run, hands, tmp
         orders.append(np.corrcoef(np.argsort(np.argsort(scores)), np.arange(len(scores)))[0, 1])
     assert orders[0] > 0.8
     assert orders[1] < -0.8
+
+
+def test_a_report_about_hands_says_what_is_known_of_a_film(run, hands, tmp_path, capsys):
+    page = tmp_path / "report.html"
+    quick = ["--resamples=10", "--probe_episodes=1", "--probe_budget=2"]
+    assert er("report", str(run), f"--output={page}", *quick) == 0
+    said = capsys.readouterr().out
+    assert "report: " in said
+    text = page.read_text(encoding="utf-8")
+    assert "perceptual" in text
+    assert "The run's 3 training episodes; it held none out." in text
+
+
+def test_films_of_a_large_camera_are_reduced_and_give_a_reward(tmp_path):
+    """Sixteen times the pixels: 384x512 are read at 192x256."""
+    root = tmp_path / "films"
+    for k in range(2):
+        large = hand_video(k).repeat(4, axis=1).repeat(4, axis=2)
+        write_video(root / f"{k}.mp4", large, 10.0)
+    run = tmp_path / "run"
+    assert fit(run, "--reward_model.steps=3", root=root) == 0
+    potential = load(run).score_episode(open_dataset(root)[0]).potential
+    assert np.corrcoef(potential, np.arange(len(potential)))[0, 1] > 0.8
 
 
 def test_the_run_folder_is_that_of_a_training_with_pictures_of_the_steps(run):

@@ -26,7 +26,9 @@ class Short(gym.Env):
     def step(self, action):
         self.t += 1
         self.during.append(self.watch())
-        info = {} if self.instead is None else {"executed_action": self.instead}
+        info = {}
+        if self.instead is not None:
+            info = {"executed_action": self.instead, "intervention": self.t % 2 == 0}
         return np.full(3, self.t / 7, np.float32), 0.0, False, self.t == 7, info
 
 
@@ -48,7 +50,8 @@ def test_no_update_is_made_while_an_episode_runs():
     assert plain._n_updates == pytest.approx(63, abs=6)  # the first decisions are not learned from
 
 
-def test_what_was_executed_is_what_is_replayed():
-    _, model = learn(7, episodic=True, instead=np.array([0.25, -0.5], np.float32))
+def test_what_a_person_did_is_replayed_and_what_limits_did_is_not():
+    _, model = learn(7, episodic=True, instead=np.array([2.0, -2.0], np.float32))
     stored = model.replay_buffer.actions[: model.replay_buffer.pos, 0]
-    np.testing.assert_array_equal(stored, np.tile(np.float32([0.25, -0.5]), (7, 1)))
+    np.testing.assert_array_equal(stored[1::2], np.tile(np.float32([2.0, -2.0]), (3, 1)))
+    assert np.abs(stored[::2]).max() <= 1.0

@@ -8,7 +8,7 @@ the file shows, then from the format's habit, and `er data inspect` prints which
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from embodied_reward.errors import DatasetError
@@ -41,6 +41,9 @@ class Layout:
     """stored arrays that make up observation.state, in this order"""
     environment_state: tuple[str, ...] = ()
     """stored arrays that make up observation.environment_state, in this order"""
+    side: int | None = None
+    """videos: longer side at which pictures are read, larger ones are reduced [px]; 0 reads them as
+    filmed, and without it 256 (`er data convert`: as filmed)"""
     missing_chunks: MissingChunks = "refuse"
     """zarr: whether chunks that are not in the store are an error or mean the fill value"""
 
@@ -67,6 +70,8 @@ class Decisions:
         self._recorded = {k: v for k, v in recorded.items() if v is not None}
         self.facts: dict[str, Fact] = {}
         check_fps(layout.fps, "--layout.fps")
+        if layout.side is not None and layout.side < 0:
+            raise DatasetError(f"--layout.side={layout.side}: need >= 0 [px]")
 
     def given(self, name: str) -> Any:
         """Return what the caller gave for `name`, or None."""
@@ -108,6 +113,8 @@ class Decisions:
 
 def refuse_options(layout: Layout, names: tuple[str, ...], where: str) -> None:
     """Raise DatasetError if `layout` sets any option other than `names`."""
+    if layout.side == 0:
+        layout = replace(layout, side=None)  # pictures as they are stored: every format can do that
     for field in fields(Layout):
         if field.name not in names and getattr(layout, field.name) != field.default:
             raise DatasetError(

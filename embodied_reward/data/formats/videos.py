@@ -10,25 +10,27 @@ folder's name is the task, and
 
     FOLDER/*.mp4            is one episode per file, with one view called `video`,
     FOLDER/CAMERA/*.mp4     has a folder per camera; files of one name are one episode.
+
+Pictures whose longer side is above `video.SIDE` are reduced to it while they are decoded: no reward
+model looks at more, and a minute of film at full size has ten gigabytes. `--layout.side` says
+otherwise.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import av
-import av.error
-import av.video
 import numpy as np
 import numpy.typing as npt
 
 from embodied_reward.data import schema
 from embodied_reward.data.formats import limits
+from embodied_reward.data.formats.film import Film, probe
 from embodied_reward.data.formats.layout import Decisions, Fact, Layout, refuse_options
 from embodied_reward.data.formats.picture import reorient
 from embodied_reward.data.formats.source import check_lengths
+from embodied_reward.data.video import SIDE
 from embodied_reward.errors import DatasetError
 from embodied_reward.types import Int64, UInt8
 
@@ -36,15 +38,6 @@ MANIFEST = "manifest.json"
 _VIEW = "video"  # the one view where there is no manifest
 _EPISODE_KEYS = {"views", "task", "success"}
 _KEYS = {"fps", "task", "episodes", "robot_type"}
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What the header of a video says."""
-
-    frames: int
-    size: tuple[int, int]
-    fps: float
 
 
 class VideoFolderSource:
@@ -59,25 +52,29 @@ class VideoFolderSource:
 
     def __init__(self, root: Path, layout: Layout | None = None) -> None:
         layout = layout or Layout()
-        refuse_options(layout, ("orientation", "colour", "fps", "task"), "videos")
+        refuse_options(layout, ("orientation", "colour", "fps", "task", "side"), "videos")
         self.root = root
         self.notes: list[str] = []
         self.info: dict[str, Any] = {}
         manifest = _read_manifest(root)
         self._episodes: list[dict[str, Any]] = manifest["episodes"]
-        self._clips = [_clips(root, e["views"]) for e in self._episodes]
-        self.lengths = [_length(root, i, clips) for i, clips in enumerate(self._clips)]
+        self._films = [
+            {view: probe(root / name) for view, name in e["views"].items()} for e in self._episodes
+        ]
+        self.lengths = [_length(root, i, films) for i, films in enumerate(self._films)]
         check_lengths(self.lengths, root)
         self._check_views()
-        self.view_keys = {view: schema.IMAGES + view for view in self._clips[0]}
+        self.view_keys = {view: schema.IMAGES + view for view in self._films[0]}
         self.robot_type = str(manifest.get("robot_type") or "unknown")
         task = layout.task or manifest.get("task") or ""
         self.tasks = [layout.task or str(e.get("task") or task) for e in self._episodes]
         decisions = Decisions(layout, {"fps": manifest.get("fps")}, f"'{root / MANIFEST}'")
-        rates = {clip.fps for clips in self._clips for clip in clips.values()}
+        rates = {film.fps for films in self._films for film in films.values()}
         self.fps = float(decisions.settle("fps", self._one_rate(rates, decisions), "detected"))
         self._orientation = decisions.settle("orientation", "upright")
         self._colour = decisions.settle("colour", "rgb")
+        self._side = decisions.settle("side", SIDE)
+        self._say_reduced()
         self.facts: dict[str, Fact] = decisions.facts
         self.features = self._declare()
 
@@ -87,8 +84,8 @@ class VideoFolderSource:
         return [e.get("success") for e in self._episodes]
 
     def size(self, view: str) -> tuple[int, int]:
-        """Return the (height, width) of a view."""
-        return self._clips[0][view].size
+        """Return the (height, width) at which a view is read."""
+        return self._films[0][view].size(self._side)
 
     def columns(self, index: int, keys: list[str]) -> dict[str, npt.NDArray[Any]]:
         """Return columns of one episode, each of shape (t, 1)."""
@@ -106,14 +103,14 @@ class VideoFolderSource:
         """Decode one view of one episode, UInt8["t h w 3"]. Raises DatasetError."""
         height, width = self.size(view)
         declared = self.lengths[index] * height * width * 3
-        limits.fits(f"video '{self._path(index, view)}'", declared, limits.VIEW)
+        limits.fits(f"video '{self._films[index][view].path}'", declared, limits.VIEW)
         return np.concatenate(list(self.blocks(index, view)))
 
     def blocks(self, index: int, view: str) -> Iterator[UInt8]:
         """Decode one view of one episode in order, a bounded number of frames at a time."""
-        path, (height, width) = self._path(index, view), self.size(view)
+        film, (height, width) = self._films[index][view], self.size(view)
         rows, block, count = max(1, limits.BLOCK // (height * width * 3)), [], 0
-        for frame in _decode(path, (height, width)):
+        for frame in film.decode(self._side):
             block.append(frame)
             count += 1
             if len(block) == rows:
@@ -123,8 +120,8 @@ class VideoFolderSource:
             yield self._upright(block)
         if count != self.lengths[index]:
             raise DatasetError(
-                f"video '{path}' declares {self.lengths[index]} frames and holds {count}; it is "
-                "truncated: copy it again or delete the episode"
+                f"video '{film.path}' declares {self.lengths[index]} frames and holds {count}; "
+                "it is truncated: copy it again or delete the episode"
             )
 
     def keyframes(self, index: int) -> Int64 | None:
@@ -135,8 +132,14 @@ class VideoFolderSource:
         frames = reorient(np.stack(block), self._orientation)
         return np.ascontiguousarray(frames[..., ::-1] if self._colour == "bgr" else frames)
 
-    def _path(self, index: int, view: str) -> Path:
-        return self.root / self._episodes[index]["views"][view]
+    def _say_reduced(self) -> None:
+        for view, film in self._films[0].items():
+            (h, w), filmed = self.size(view), film.filmed
+            if (h, w) != filmed:
+                self.notes.append(
+                    f"view '{view}' was filmed at {filmed[0]}x{filmed[1]} and is read at {h}x{w} "
+                    "pixels; --layout.side=0 reads all"
+                )
 
     def _declare(self) -> dict[str, dict[str, Any]]:
         features: dict[str, dict[str, Any]] = {
@@ -152,19 +155,19 @@ class VideoFolderSource:
         return features
 
     def _check_views(self) -> None:
-        first = self._clips[0]
-        for index, clips in enumerate(self._clips):
-            if set(clips) != set(first):
+        first = self._films[0]
+        for index, films in enumerate(self._films):
+            if set(films) != set(first):
                 raise DatasetError(
-                    f"'{self.root}' episode {index} has the views {', '.join(clips)}, episode 0 "
+                    f"'{self.root}' episode {index} has the views {', '.join(films)}, episode 0 "
                     f"{', '.join(first)}; list the same views in every episode of '{MANIFEST}'"
                 )
-            for view, clip in clips.items():
-                if clip.size != first[view].size:
+            for view, film in films.items():
+                (h, w), size = film.filmed, first[view].filmed
+                if (h, w) != size:
                     raise DatasetError(
-                        f"video '{self._path(index, view)}' has {clip.size[0]}x{clip.size[1]} "
-                        f"pixels, that of episode 0 {first[view].size[0]}x{first[view].size[1]}; "
-                        "keep each size in a folder of its own"
+                        f"video '{film.path}' has {h}x{w} pixels, that of episode 0 "
+                        f"{size[0]}x{size[1]}; keep each size in a folder of its own"
                     )
 
     def _one_rate(self, rates: set[float], decisions: Decisions) -> float:
@@ -242,12 +245,8 @@ def _inside(root: Path, name: str) -> bool:
     return (root / name).resolve().is_relative_to(root.resolve())
 
 
-def _clips(root: Path, views: dict[str, str]) -> dict[str, Clip]:
-    return {view: _probe(root / name) for view, name in views.items()}
-
-
-def _length(root: Path, index: int, clips: dict[str, Clip]) -> int:
-    counts = {view: clip.frames for view, clip in clips.items()}
+def _length(root: Path, index: int, films: dict[str, Film]) -> int:
+    counts = {view: film.frames for view, film in films.items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{view} {count}" for view, count in counts.items())
         raise DatasetError(
@@ -255,52 +254,3 @@ def _length(root: Path, index: int, clips: dict[str, Clip]) -> int:
             "cut them to the same frames"
         )
     return next(iter(counts.values()))
-
-
-def _probe(path: Path) -> Clip:
-    with _opened(path) as container:
-        stream = container.streams.video[0]
-        codec = stream.codec_context  # None where the codec's name is damaged
-        size = (codec.height, codec.width) if codec else (0, 0)
-        if not 0 < min(size) <= max(size) <= limits.SIDE:
-            raise DatasetError(
-                f"video '{path}' declares pictures of {size[0]}x{size[1]} pixels; "
-                "it is damaged: copy it again"
-            )
-        # Some containers do not count; packets do.
-        frames = stream.frames or sum(1 for p in container.demux(stream) if p.size)
-        return Clip(int(frames), size, float(stream.average_rate or 0))
-
-
-def _decode(path: Path, size: tuple[int, int]) -> Iterator[UInt8]:
-    with _opened(path) as container:
-        try:
-            for frame in container.decode(video=0):
-                if (frame.height, frame.width) != size:
-                    raise DatasetError(
-                        f"video '{path}' changes its size from {size[0]}x{size[1]} to "
-                        f"{frame.height}x{frame.width}; record each size apart"
-                    )
-                yield frame.to_ndarray(format="rgb24")
-        except (av.error.FFmpegError, ValueError) as error:
-            raise _corrupt(path, error) from error
-
-
-def _opened(path: Path) -> Any:
-    # A list of other files (HLS, concat) is no video: formats that name files are not tried.
-    try:
-        container = av.open(str(path), format="mp4")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise _corrupt(path, error) from error
-    if not container.streams.video:
-        container.close()
-        raise DatasetError(f"video '{path}' has no pictures; copy it again or delete the episode")
-    return container
-
-
-def _corrupt(path: Path, error: Exception) -> DatasetError:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return DatasetError(
-        f"video '{path}' is missing, truncated or corrupt ({line}); "
-        "copy it again or delete the episode"
-    )

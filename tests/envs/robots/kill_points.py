@@ -203,6 +203,7 @@ def outcome(log, struck, recording, episodes, rows):
     still = next((e for e in after if e["event"] == "still"), None)
     return {
         "struck": struck is not None,
+        "real_time_priority": any(e.get("real_time_priority") for e in log),
         "resting": not moving,  # between two episodes, or held already: it stays where it is
         "hold_after_s": (stop and stop["monotonic"] - struck) if moving else 0.0,
         "still_after_s": still and still["monotonic"] - struck,
