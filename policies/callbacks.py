@@ -134,11 +134,8 @@ class RunCallback(BaseCallback):
         self._env, self._spec, self._folder, self._tracker = env, spec, folder, tracker
         self._interrupt, self._report = interrupt, report
         self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
-<<<<<<< HEAD
         self._most, self._eval_rollouts = rollouts, eval_rollouts
-=======
         self._save_freq, self._saved = save_freq, done
->>>>>>> main
         self.best, self._evaluated, self._start = best, done, done
         self.finished = self._finished_before = self._evaluated_finished = finished
         self.history: dict[int, Evaluation] = {}

@@ -2,6 +2,7 @@
 
 pretrained_model/{config.json, model.safetensors}   all that `load_policy` needs
 pretrained_model/base/                              where this policy steers a diffusion policy
+pretrained_model/embodied_reward.json               where it is one: see `diffusion/actor.py`
 sb3_model.zip                                       for users of Stable-Baselines3's `load`
 training_state/                                     see `resume.py`
 """
@@ -19,6 +20,7 @@ from gymnasium import spaces
 from safetensors import SafetensorError
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from torch import nn
 
 from embodied_reward import config as configs
 from embodied_reward.errors import CheckpointError
@@ -32,6 +34,7 @@ from .finetune.actor import BASE, SteeredActor, steered
 from .finetune.agents import network_of
 from .finetune.config import NoFinetuneConfig, finetune_of
 from .finetune.steering import steering_of
+from .finetune.tuned import DenoisingPolicy
 
 FORMAT = 1
 
@@ -128,9 +131,12 @@ class Policy:
 
 
 def save_policy(model: BaseAlgorithm, spec: PolicySpec, folder: Path) -> None:
-    """Write `pretrained_model/` and `sb3_model.zip` into a checkpoint folder."""
+    """Write `pretrained_model/` and, for SB3's own networks, `sb3_model.zip` into a checkpoint."""
     target = folder / "pretrained_model"
     target.mkdir(parents=True)
+    if isinstance(model.policy, DenoisingPolicy):
+        model.policy.tuned_actor(spec.meta).save(target)
+        return
     (target / "config.json").write_text(json.dumps(spec.to_dict(), indent=1))
     safetensors.torch.save_model(model.policy, str(target / "model.safetensors"))
     # Demonstrations, reward and what training remembers are no part of the policy.
@@ -171,7 +177,7 @@ def _load_sb3(folder: Path, device: str) -> Policy:
     return Policy(network, spec)
 
 
-def load_weights(network: BasePolicy, folder: Path) -> None:
+def load_weights(network: nn.Module, folder: Path) -> None:
     """Read `folder/model.safetensors` into `network`. Raises CheckpointError."""
     file = folder / "model.safetensors"
     try:

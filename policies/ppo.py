@@ -61,14 +61,17 @@ class ClonedPPO(PPO):
 
     def train(self) -> None:
         """Update once; raises NonFiniteError, with nothing changed, on a bad rollout."""
+        self._refuse_bad_numbers()
+        self._let_actor_learn(self.num_timesteps > self.actor_starts)
+        super().train()
+
+    def _refuse_bad_numbers(self) -> None:
         for name in ("advantages", "returns"):
             if not np.isfinite(getattr(self.rollout_buffer, name)).all():
                 raise NonFiniteError(
                     f"the rollout's {name} are not finite at decision {self.num_timesteps}; "
                     "no parameter was changed"
                 )
-        self._let_actor_learn(self.num_timesteps > self.actor_starts)
-        super().train()
 
     def _let_actor_learn(self, learn: bool) -> None:
         for module in (self.policy.mlp_extractor.policy_net, self.policy.action_net):

@@ -19,12 +19,16 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from embodied_reward.errors import CheckpointError
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
 
 from .checkpoint import load_weights
+from .finetune.tuned import DenoisingPolicy
 from .sac import DemoSAC
+
+CRITIC = "critic.safetensors"  # of a fine-tuned diffusion policy, whose own file LeRobot reads
 
 
 def save_training_state(model: BaseAlgorithm, folder: Path, extra: dict[str, Any]) -> None:
@@ -49,6 +53,8 @@ def save_training_state(model: BaseAlgorithm, folder: Path, extra: dict[str, Any
             tensors["log_ent_coef"] = model.log_ent_coef.detach().clone()
         if model.sample_weights is not None:
             model.sample_weights.save(target)
+    if isinstance(model.policy, DenoisingPolicy):
+        safetensors.torch.save_model(model.policy.critic, str(target / CRITIC))
     for name, optimizer in _optimizers(model).items():
         save_optimizer(optimizer, target, name)
     safetensors.torch.save_file(tensors, target / "tensors.safetensors")
@@ -65,7 +71,7 @@ def load_training_state(model: BaseAlgorithm, folder: Path) -> dict[str, Any]:
     if not (source / "state.json").is_file():
         raise CheckpointError(f"'{folder}' holds a policy but no training_state to resume from")
     state = json.loads((source / "state.json").read_text())
-    load_weights(model.policy, folder / "pretrained_model")
+    _load_networks(model.policy, folder)
     for name, optimizer in _optimizers(model).items():
         load_optimizer(optimizer, source, name)
     tensors = safetensors.torch.load_file(source / "tensors.safetensors")
@@ -81,6 +87,14 @@ def load_training_state(model: BaseAlgorithm, folder: Path) -> dict[str, Any]:
     _restore_windows(model, state)
     _restore_generators(state, tensors["torch_rng"])
     return state["extra"]
+
+
+def _load_networks(policy: BasePolicy, folder: Path) -> None:
+    if not isinstance(policy, DenoisingPolicy):
+        load_weights(policy, folder / "pretrained_model")
+        return
+    load_weights(policy.learner, folder / "pretrained_model")
+    safetensors.torch.load_model(policy.critic, str(folder / "training_state" / CRITIC))
 
 
 def _optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:

@@ -10,13 +10,13 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_blend import blend_line, blend_of, scored, temperature
 from embodied_reward.cli.policy_demos import check_rate, successful_episodes
 from embodied_reward.cli.policy_env import DEFAULT_SIZE, EnvMaker, learner_env, plain_env
+from embodied_reward.cli.policy_finetune import finetuning_of
 from embodied_reward.cli.policy_watch import watched
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.success_table import success_table
@@ -24,15 +24,10 @@ from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.blends.env import BlendCallback, BlendedVecEnv
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
-from embodied_reward.policies.checkpoint import Policy, PolicySpec, pretrained_folder, spec_of
-from embodied_reward.policies.config import DiffusionConfig, PolicyConfig, PPOConfig, SACConfig
+from embodied_reward.policies.checkpoint import Policy, PolicySpec, spec_of
+from embodied_reward.policies.config import PolicyConfig, PPOConfig, SACConfig
 from embodied_reward.policies.demos import Transitions, transitions
-from embodied_reward.policies.diffusion.actor import CARD
 from embodied_reward.policies.evaluate import Acts, Evaluation
-from embodied_reward.policies.finetune.actor import BASE, SteeredActor, steered
-from embodied_reward.policies.finetune.agents import build_agent
-from embodied_reward.policies.finetune.config import SteeringConfig
-from embodied_reward.policies.finetune.env import Plans, frozen_actor
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
 from embodied_reward.policies.sac import DemoSAC, build_sac
@@ -82,7 +77,7 @@ class PolicyRun:
         reward = config.reward
         self._tiers = Tiers(reward.tiers, reward.hysteresis) if reward.tiers else None
         self._trajectories: list[Float64] = []
-        self._plans = plans_of(config)
+        self._finetuning = finetuning_of(config)
 
     def prepare(self) -> int:
         """Build everything and restore the newest checkpoint; returns decisions already done.
@@ -120,7 +115,7 @@ class PolicyRun:
             watched=self.watched,
             views=config.reward.views,
             workers=config.workers,
-            plans=self._plans,
+            plans=self._finetuning.plans if self._finetuning else None,
             timeout=config.worker_timeout,
             temperature=temperature(config),
             maker=self._make,
@@ -185,14 +180,14 @@ class PolicyRun:
                 finished=self._finished,
                 report=report,
                 save_freq=self.save_freq,
-                acting=self._steered if self._plans else None,
-                write_more=self._write_base if self._plans else None,
+                acting=self._finetuning.acting if self._finetuning else None,
+                write_more=self._finetuning.write_more if self._finetuning else None,
             )
             left = 0 if 0 < config.rollouts <= self._finished else config.steps - done
             callbacks = [BlendCallback(self.blend)] if self.blend else []
             if left > 0:
                 # SB3 counts episodes for SAC and rollouts for PPO.
-                every = 1 if isinstance(config.policy, PPOConfig) else 4
+                every = 1 if isinstance(self.policy, PPOConfig) else 4
                 self.model.learn(
                     left,
                     [*callbacks, self.callback],
@@ -203,7 +198,8 @@ class PolicyRun:
     def acting(self) -> Acts:
         """Return what acts in the environment with the present parameters."""
         spec = self._spec()
-        return (self._steered if self._plans else Policy)(self.model.policy, spec)
+        make = self._finetuning.acting if self._finetuning else Policy
+        return make(self.model.policy, spec)
 
     def closing(self) -> str:
         """Return the final table and the next command."""
@@ -236,7 +232,7 @@ class PolicyRun:
 
     def _title(self, newest: Evaluation | None) -> str:
         success = f", success {newest.success_rate:.0%}" if newest else ""
-        method = self.config.finetune.type if self._plans else self.config.policy.type
+        method = self.config.finetune.type if self._finetuning else self.config.policy.type
         return f"{method} {self.mode.name}{success}"
 
     def _checkpoint(self) -> Path | None:
@@ -251,46 +247,35 @@ class PolicyRun:
             "task": env.task_description,
             "seed": config.seed,
         }
-        if self._plans:
-            method = config.finetune
-            meta["finetune"] = {"type": method.type, **configs.encode(method)}
+        if self._finetuning:
+            meta |= self._finetuning.meta()
             seen = spaces.Dict({"steering": self.env.observation_space})
             return spec_of(self.policy, (seen, self.env.action_space), meta)  # type: ignore[arg-type]
         return spec_of(self.policy, (env.observation_space, env.action_space), meta)  # type: ignore[arg-type]
 
     def _learner(self, rate: float) -> PolicyConfig:
         """Return the agent's configuration, its discount per decision worked out."""
-        if self._plans is None:
-            return self.config.policy.at_rate(rate)
-        steps = self._plans.steering().base.spec.config.n_action_steps
-        return self._plans.config.rl.plain().at_rate(rate / steps)
-
-    def _steered(self, network: BasePolicy, spec: PolicySpec) -> SteeredActor:
-        assert self._plans is not None
-        return steered(self._plans.config, self._plans.steering(), network, spec)
-
-    def _write_base(self, folder: Path) -> None:
-        assert self._plans is not None
-        (folder / BASE).mkdir()
-        frozen_actor(self._plans.folder).save(folder / BASE)
+        return (
+            self._finetuning.agent(rate) if self._finetuning else self.config.policy.at_rate(rate)
+        )
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         policy, seed = self.policy, self.config.seed
         env = BlendedVecEnv(self.env, self.blend) if self.blend else self.env
-        if isinstance(policy, PPOConfig):
-            return build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
-        assert isinstance(policy, SACConfig)
-        model = self._build_sac(policy, env, demos, cloning=cloning)
-        if self.blend and self.blend.bonuses:
+        if self._finetuning:
+            model = self._finetuning.build(policy, env, relabel=self._relabel, seed=seed)
+        elif isinstance(policy, PPOConfig):
+            model = build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
+        else:
+            assert isinstance(policy, SACConfig)
+            model = self._build_sac(policy, env, demos, cloning=cloning)
+        if isinstance(model, DemoSAC) and self.blend and self.blend.bonuses:
             model.replay_buffer.bonus = self.blend.bonus
         return model
 
     def _build_sac(
         self, policy: SACConfig, env: VecEnv, demos: Transitions | None, *, cloning: bool
     ) -> DemoSAC:
-        seed = self.config.seed
-        if self._plans:
-            return build_agent(self._plans.config, policy, env, relabel=self._relabel, seed=seed)
         return build_sac(
             policy,
             env,
@@ -298,7 +283,7 @@ class PolicyRun:
             # The demonstrations hold success, not the environment's dense reward.
             replay_demos=self.mode.base == "success",
             relabel=self._relabel,
-            seed=seed,
+            seed=self.config.seed,
             cloning=cloning,
             sample_weights=self._sample_weights(demos),
         )
@@ -346,20 +331,6 @@ class PolicyRun:
             return phi
 
         return potential
-
-
-def plans_of(config: "TrainPolicyConfig") -> Plans | None:
-    """Return where plans come from, None where the policy itself is trained."""
-    if not isinstance(config.finetune, SteeringConfig):
-        return None
-    assert isinstance(config.policy, DiffusionConfig)
-    folder = pretrained_folder(Path(str(config.policy.path)))
-    if not (folder / CARD).is_file():
-        raise ConfigError(
-            f"--policy.path='{config.policy.path}' is no diffusion policy; train one with "
-            "`er train-policy --policy.type=diffusion`"
-        )
-    return Plans(str(folder), config.finetune)
 
 
 def _picture_size(

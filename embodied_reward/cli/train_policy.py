@@ -8,6 +8,8 @@ er train-policy --env.id=... --policy.type=diffusion --policy.path=RUN --finetun
     --reward.mode=success --steps=1000
 
 The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise (docs/diffusion.md).
+--finetune.type=dsrl, residual, best_of_n and noise_search leave the diffusion policy as it is; dppo
+changes its weights by PPO over the denoising steps, and writes a diffusion policy again.
 
 With --robot.type=... instead of --env.id it trains on that LeRobot robot, as `er rollout
 --mode=finetune` does, which says what else that takes (docs/robots.md).
@@ -259,7 +261,7 @@ def check_finetune(config: TrainPolicyConfig) -> None:
         if path:
             raise ConfigError(
                 "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl, "
-                "residual, best_of_n or noise_search"
+                "residual, best_of_n, noise_search or dppo"
             )
         return
     if not path:

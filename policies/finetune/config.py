@@ -1,4 +1,8 @@
-"""What `--finetune.*` takes: `--finetune.type=dsrl|residual|best_of_n` chooses the method."""
+"""What `--finetune.*` takes: `--finetune.type=` chooses the method.
+
+dsrl, residual, best_of_n and noise_search steer a frozen diffusion policy; dppo changes its
+weights.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,7 +13,7 @@ import draccus
 from embodied_reward import config as configs
 from embodied_reward.errors import CheckpointError, ConfigError
 
-from ..config import SACConfig
+from ..config import ActorCriticConfig, PPOConfig, SACConfig
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,7 @@ class SteeringConfig(FinetuneConfig):
 
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
-        try:
-            self.rl.check()
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("--policy.", "--finetune.rl.")) from error
+        _check_agent(self.rl)
 
 
 @FinetuneConfig.register_subclass("dsrl")
@@ -156,6 +157,102 @@ class NoiseSearchConfig(BestOfNConfig):
             raise ConfigError(f"--finetune.search_steps must be >= 0, got {self.search_steps}")
         if not self.search_rate > 0:
             raise ConfigError(f"--finetune.search_rate must be positive, got {self.search_rate}")
+
+
+@dataclass(frozen=True)
+class ChainAgentConfig(PPOConfig):
+    """PPO that decides once per plan, by denoising it."""
+
+    gamma: float = 0.95
+    """discount per plan; shaping always uses this same one"""
+    learning_rate: float = 1e-4
+    """Adam's step size for the diffusion policy"""
+    n_steps: int = 256
+    """plans per environment and update"""
+    batch_size: int = 512
+    """pairs of a plan and one of its denoising steps per minibatch"""
+    n_epochs: int = 5
+    """passes over each rollout"""
+    clip_range: float = 0.02
+    """clipping of the probability ratio at the last denoising step; likelihoods are averages over
+    the numbers of a plan, so that ratios lie close to 1"""
+    target_kl: float | None = None
+    """stops a round of updates early; empty never does"""
+    bc_steps: int = 0
+    """there is nothing to clone: the diffusion policy is the start"""
+    actor_starts: int = 256
+    """plans during which only the critic learns"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        for name, least in (("n_steps", 2), ("batch_size", 1), ("n_epochs", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"--policy.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+
+    def plain(self) -> PPOConfig:
+        """Return the same settings as a `PPOConfig`."""
+        return PPOConfig(**{f.name: getattr(self, f.name) for f in fields(PPOConfig)})
+
+
+@dataclass(frozen=True)
+class TuningConfig(FinetuneConfig):
+    """The weights of the diffusion policy themselves learn, once per plan."""
+
+    rl: ChainAgentConfig = field(default_factory=ChainAgentConfig)
+    """how plans are collected and valued; its gamma is the discount per plan"""
+    critic_learning_rate: float = 1e-3
+    """Adam's step size for the critic"""
+    max_grad_norm: float = 1.0
+    """largest norm of a gradient; longer ones are shortened to it"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        _check_agent(self.rl)
+        for name in ("critic_learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--finetune.{name} must be positive, got {getattr(self, name)}")
+
+
+@FinetuneConfig.register_subclass("dppo")
+@dataclass(frozen=True)
+class DPPOConfig(TuningConfig):
+    """DPPO (Ren et al. 2024): PPO over the denoising steps of every plan."""
+
+    denoising_steps: int = 0
+    """the last denoising steps, which learn; 0 lets all learn"""
+    denoising_gamma: float = 0.99
+    """discount of the advantage per denoising step before the last"""
+    eta: float = 0.0
+    """noise of DDIM while exploring, 1 draws as much as DDPM. What is saved acts without: above 0
+    the policy that explores and the one that is saved drift apart (docs/diffusion.md)"""
+    min_std: float = 0.1
+    """floor of a denoising step's standard deviation while exploring, in half action ranges"""
+    clip_first: float = 0.002
+    """clipping of the probability ratio at the noisiest step that learns; rises to rl.clip_range"""
+    kl_weight: float = 0.0
+    """price of the divergence from the policy that fine-tuning began with; 0 charges nothing"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        for name in ("denoising_steps", "kl_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--finetune.{name} must be >= 0, got {getattr(self, name)}")
+        for name in ("denoising_gamma", "min_std", "clip_first"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"--finetune.{name} must be in (0, 1], got {getattr(self, name)}")
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"--finetune.eta must be in [0, 1], got {self.eta}")
+
+
+def _check_agent(rl: ActorCriticConfig) -> None:
+    try:
+        rl.check()
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--policy.", "--finetune.rl.")) from error
 
 
 def finetune_of(meta: Mapping[str, Any]) -> FinetuneConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from embodied_reward.types import Float32
 
 from ..diffusion.actor import DiffusionActor, History, load_actor
-from .config import SteeringConfig
+from .config import SteeringConfig, TuningConfig
 from .steering import Steering, steering_of
 
 
@@ -68,11 +68,11 @@ class Plans:
 
     Attributes:
         folder: `pretrained_model` of the trained diffusion policy.
-        config: how it is steered.
+        config: the fine-tuning method.
     """
 
     folder: str
-    config: SteeringConfig
+    config: SteeringConfig | TuningConfig
 
     def steering(self) -> Steering:
         """Build a steering with a memory of its own; the frozen network is shared."""

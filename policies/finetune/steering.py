@@ -2,6 +2,7 @@
 
 All ways are pure functions of (observation, action) but for the base plans' noise in `Residual` and
 `Choosing`, which comes from their own generators; those plans are part of what the agent observes.
+Where the policy's weights learn (`Carrying`) nothing is steered: the learner denoises the plans.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 from embodied_reward.errors import ConfigError
 from embodied_reward.types import Float32
 
-from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig
+from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig, TuningConfig
 
 
 class Base(Protocol):
@@ -191,6 +192,32 @@ class Choosing:
         return ((plans - middle) / half).clamp(-1, 1).flatten(1)
 
 
+class Carrying:
+    """The action is the plan itself, in units of half the action range; the base only observes.
+
+    Args:
+        base: see `Base`.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base, self.width = base, base.width
+        low, high = base.spec.low, base.spec.high
+        self._middle, self._half = (high + low) / 2, (high - low) / 2
+        self.actions = base.spec.config.n_action_steps * len(low)
+
+    def begin(self, seed: int) -> None:
+        """Nothing is remembered."""
+
+    def observe(self, obs: Mapping[str, Tensor]) -> Float32:
+        """Return the normalised observations."""
+        return self.base.flat(obs)
+
+    def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
+        """Return the plan Float32["n a"] in the environment's units."""
+        unit = np.reshape(action, (-1, len(self._half)))
+        return (self._middle + self._half * unit).astype(np.float32)
+
+
 def repeated(obs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Return one stack of observations [1 ...] as a batch [count ...]."""
     return {key: x.expand(count, *x.shape[1:]) for key, x in obs.items()}
@@ -203,6 +230,8 @@ def steering_of(config: FinetuneConfig, base: Base) -> Steering:
             "fine-tuning reads the simulator's state; this diffusion policy sees pictures "
             f"({', '.join(base.spec.views)}): clone one without --policy.views"
         )
+    if isinstance(config, TuningConfig):
+        return Carrying(base)
     if isinstance(config, DSRLConfig):
         return NoiseSteering(base, config.noise_bound, config.noise_steps)
     if isinstance(config, BestOfNConfig):

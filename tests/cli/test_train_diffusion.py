@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from embodied_reward.cli import main
 from embodied_reward.policies.checkpoint import load_policy
@@ -97,6 +98,45 @@ def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, m
 def test_fine_tuning_resumes(clone, tmp_path, capsys, method):
     root = tmp_path / "run"
     assert finetune(root, clone, method, "--reward.mode=success") == 0
+    assert main(["train-policy", f"--output_dir={root}", "--resume=true", "--steps=16"]) == 0
+    assert "resuming at decision 12" in capsys.readouterr().out
+    assert rows(root)[-1]["step"] == 16
+
+
+TUNER = (
+    "--finetune.rl.net_arch=8",
+    "--finetune.rl.n_steps=4",
+    "--finetune.rl.batch_size=8",
+    "--finetune.rl.actor_starts=4",
+)
+
+
+def tune(root, clone, method, *argv, steps=12):
+    base = ("--policy.type=diffusion", f"--policy.path={clone}", f"--finetune.type={method}")
+    return train(root, *base, *TUNER, f"--steps={steps}", "--eval.freq=0", *argv)
+
+
+@pytest.mark.parametrize("method", ["dppo"])
+def test_tuned_weights_are_lerobots_policy_repeat_and_resume(clone, tmp_path, method, capsys):
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+
+    root = tmp_path / "a"
+    for name in ("a", "b"):
+        assert tune(tmp_path / name, clone, method, "--reward.mode=oracle") == 0
+    assert (root / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    assert any("episode/shaping" in key for r in rows(root) for key in r)
+    policy, start = load_policy(root / "checkpoints" / "last"), load_policy(clone)
+    assert isinstance(policy, DiffusionActor)
+    assert policy.spec.meta["finetune"]["type"] == method
+    theirs = DiffusionPolicy.from_pretrained(root / "checkpoints" / "last" / "pretrained_model")
+    assert isinstance(start, DiffusionActor)
+    pairs = [(a, b) for a, b in zip(theirs.parameters(), policy.model.parameters(), strict=True)]
+    assert all(torch.equal(a, b) for a, b in pairs)
+    before = zip(theirs.parameters(), start.model.parameters(), strict=True)
+    assert not all(torch.equal(a, b) for a, b in before)
+    argv = [f"--policy.path={root}", "--episodes=1", "--videos=0"]
+    assert main(["eval-policy", *argv, f"--output_dir={tmp_path / 'eval'}"]) == 0
+    assert "TableReach-v0: " in capsys.readouterr().out
     assert main(["train-policy", f"--output_dir={root}", "--resume=true", "--steps=16"]) == 0
     assert "resuming at decision 12" in capsys.readouterr().out
     assert rows(root)[-1]["step"] == 16
