@@ -5,8 +5,8 @@
 A point on a line starts at 0 and succeeds at `goal`; the learned reward is `absolute`, kappa times
 a progress that rises towards the goal ("helps") or away from it ("misleads"): neither keeps the
 optimal policy, since an attempt that goes on is paid longer. Reported: success over the last 50
-episodes of training, one number per seed. Writes JSON and goes on where it was stopped; the table
-is in docs/blends.md.
+episodes of training, one number per seed. Writes JSON, goes on where it was stopped and prints the
+table of docs/blends.md.
 """
 
 import argparse
@@ -124,6 +124,23 @@ def run(kind, case, name, seed, steps):
     }
 
 
+def table(rows):
+    """Return one line per case and blend, each learner's success per seed, as Markdown."""
+    learners = sorted({row["learner"] for row in rows})
+    lines = ["| reward | blend | " + " | ".join(map(str.upper, learners)) + " |"]
+    lines.append("|---" * (2 + len(learners)) + "|")
+    for case, names in BLENDS.items():
+        for name in names:
+            cells = [per_seed(rows, learner, case, name) for learner in learners]
+            lines.append(f"| {case} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def per_seed(rows, learner, case, name):
+    chosen = [r for r in rows if (r["learner"], r["case"], r["blend"]) == (learner, case, name)]
+    return ", ".join(f"{r['success']:.2f}" for r in sorted(chosen, key=lambda r: r["seed"]))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -140,6 +157,7 @@ def main():
             rows.append(run(kind, case, name, seed, options.steps))
             print(json.dumps(rows[-1]), flush=True)
             options.output.write_text(json.dumps(rows, indent=1))
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.errors import ConfigError, DatasetError
@@ -52,6 +53,7 @@ class CalibrateSuccessConfig:
     """frames in a row that must reach the threshold"""
     unit: str = "episode"
     """what the rate counts: episode, or frame (approximate: frames of an episode are alike)"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
     output_dir: str | None = None
     """folder of the new detector; default: outputs/calibrate-success/<date>_<name>"""
 
@@ -111,7 +113,8 @@ def _scored(config: CalibrateSuccessConfig, model: "SuccessModel") -> list[Score
     if given == bool(config.rollouts):
         raise ConfigError("give either --rollouts=EVAL_RUN or --dataset.root=FAILURES")
     if given:
-        return _score_dataset(config.dataset, model)
+        with config.cache.shared_by(model):
+            return _score_dataset(config.dataset, model)
     return [pair for path in config.rollouts for pair in _read_rollouts(Path(path), model)]
 
 

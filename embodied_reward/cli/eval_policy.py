@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 from embodied_reward import config as configs
+from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.env_config import EnvConfig
 from embodied_reward.errors import ConfigError, EnvError
@@ -72,6 +73,7 @@ class EvalPolicyConfig:
     """reset seed of the first episode; training evaluates on other seeds"""
     deterministic: bool = True
     """act with the policy's mean instead of a sample"""
+    cache: CacheConfig = field(default_factory=CacheConfig)
     output_dir: str | None = None
     """folder to write to; default: outputs/eval-policy/<date>_<task>"""
 
@@ -122,7 +124,10 @@ def eval_policy(config: EvalPolicyConfig) -> int:
     seed_everything(config.seed)
     film = Film(folder, config.videos, reward)
     models = [m for m in (reward, judge and judge.model) if m is not None]
-    result = _roll_out(config, film, judge, *_camera_settings(config, models))
+    # A detector sees one frame of every view at a time.
+    batch = len(judge.model.card.views) if judge else 16
+    with config.cache.shared_by(*models, batch=batch):
+        result = _roll_out(config, film, judge, *_camera_settings(config, models))
     _write(folder / "metrics.json", config, result, judge)
     low, high = result.interval
     print(

@@ -180,17 +180,22 @@ def test_false_positives_of_a_policy_and_calibration_on_its_failures(
     pairs = zip(judged["scores"], report["success"], strict=True)
     assert not any(rule.episode(np.asarray(s)).any() for s, won in pairs if not won)
     argv = [*roll, f"--success.path={fitted}", f"--output_dir={tmp_path / 'again'}"]
-    assert main(["eval-policy", *argv]) == 0
+    features = tmp_path / "features"
+    assert main(["eval-policy", *argv, f"--cache.folder={features}"]) == 0
+    assert any(file.is_file() for file in features.rglob("*"))
     again = json.loads((tmp_path / "again" / "metrics.json").read_text())
     assert again["success"] == report["success"]
+    assert again["detector"]["scores"] == judged["scores"]
     assert again["detector"]["false_positive_rate"]["value"] == 0.0
 
 
 def test_calibration_on_recorded_failures(demos, failures, detector, tmp_path, capsys):
-    out = tmp_path / "fitted"
+    out, features = tmp_path / "fitted", tmp_path / "features"
     argv = [f"--success.path={detector}", f"--dataset.root={demos},{failures}"]
-    assert main(["calibrate-success", *argv, "--target_fpr=0.25", f"--output_dir={out}"]) == 0
+    argv += ["--target_fpr=0.25", f"--cache.folder={features}"]
+    assert main(["calibrate-success", *argv, f"--output_dir={out}"]) == 0
     said = capsys.readouterr().out
+    assert any(file.is_file() for file in features.rglob("*"))
     assert "at most 25.0% of failed episodes fire" in said
     assert "of 2 successful episodes of this dataset are detected" in said
     model = load(out)

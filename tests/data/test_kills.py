@@ -14,20 +14,29 @@ import pytest
 from embodied_reward.data import assemble, open_dataset, staging
 from embodied_reward.errors import DatasetError
 
-# Records without end; says an index only once `save_episode` has returned it.
-RECORDER = """
-import sys
+# For every line of its input a process that records without end; it says an index only once
+# `save_episode` has returned it. Forked, because importing takes longer than being killed.
+RECORDERS = """
+import os, sys
 import numpy as np
 from embodied_reward.data import EpisodeRecorder
 
-with EpisodeRecorder(sys.argv[1], fps=20, robot_type="r", resume=True) as recorder:
-    print("ready", flush=True)
-    while True:
-        rng = np.random.default_rng(recorder.next_index)
-        for _ in range(20):
-            picture = rng.integers(0, 256, (48, 48, 3), np.uint8)
-            recorder.add({"observation.images.cam": picture, "action": rng.normal(size=3)})
-        print(recorder.save_episode("t"), flush=True)
+def record():
+    with EpisodeRecorder(sys.argv[1], fps=20, robot_type="r", resume=True) as recorder:
+        print(os.getpid(), flush=True)
+        while True:
+            rng = np.random.default_rng(recorder.next_index)
+            for _ in range(20):
+                picture = rng.integers(0, 256, (48, 48, 3), np.uint8)
+                recorder.add({"observation.images.cam": picture, "action": rng.normal(size=3)})
+            print(recorder.save_episode("t"), flush=True)
+
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        record()
+    os.waitpid(child, 0)
+    print("gone", flush=True)
 """
 
 ASSEMBLER = """
@@ -38,6 +47,25 @@ print("ready", flush=True)
 recover(sys.argv[1], progress=lambda done, total: print(done, flush=True))
 print("end", flush=True)
 """
+
+
+def record_and_kill(root, moments):
+    """SIGKILL one recorder after the other, each so many episodes and seconds after it began.
+
+    Yields the indices that each has announced.
+    """
+    command = [sys.executable, "-c", RECORDERS, str(root)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    alone = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
+    with subprocess.Popen(command, text=True, bufsize=1, env=alone, **pipes) as process:
+        for count, seconds in moments:
+            process.stdin.write("next\n")
+            number = int(process.stdout.readline())
+            said = [process.stdout.readline() for _ in range(count)]
+            time.sleep(seconds)
+            os.kill(number, signal.SIGKILL)
+            yield [int(line) for line in (*said, *iter(process.stdout.readline, "gone\n"))]
+        process.stdin.close()
 
 
 def run_and_kill(code, root, after_ready):
@@ -58,9 +86,9 @@ def expected(index):
 
 
 def test_sigkill_at_random_moments_loses_no_finished_episode(tmp_path):
-    root, rng, promised, kills = tmp_path / "d", np.random.default_rng(0), set(), 24
-    for _ in range(kills):
-        promised |= set(map(int, run_and_kill(RECORDER, root, rng.uniform(0, 0.06))))
+    root, rng, kills = tmp_path / "d", np.random.default_rng(0), 24
+    moments = zip(rng.integers(0, 3, kills), rng.uniform(0, 0.03, kills), strict=True)
+    promised = {index for said in record_and_kill(root, moments) for index in said}
     kept = staging.episodes_in(staging.folder_of(root))
     assert len(promised) >= kills / 2
     # One more may be on the disk than was said: killed between the rename and the print.

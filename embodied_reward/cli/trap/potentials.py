@@ -50,8 +50,11 @@ def _train(run: Path, demos: Path, seed: int, steps: int) -> None:
 
 
 def _read(run: Path) -> Float64:
+    from embodied_reward.cli.cache_config import CacheConfig
     from embodied_reward.cli.trap.lattice import read_potential
     from embodied_reward.rewards import load
     from embodied_reward.scoring.stream import StreamScorer
 
-    return read_potential(StreamScorer(load(run), 1))
+    model = load(run)
+    with CacheConfig().shared_by(model, batch=len(model.card.views)):
+        return read_potential(StreamScorer(model, 1))
