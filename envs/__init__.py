@@ -11,7 +11,7 @@ if __name__ != "embodied_reward.envs":
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .registry import list_envs, make
+from .registry import list_envs, make, suite_of
 
 if TYPE_CHECKING:
     from .base import VisualEnv
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LAZY = {"VisualEnv": ".base", "make_behaviour": ".behaviours"}
 
-__all__ = ["VisualEnv", "list_envs", "make", "make_behaviour"]
+__all__ = ["VisualEnv", "list_envs", "make", "make_behaviour", "suite_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,22 @@ def make(env_id: str, **kwargs: Any) -> "VisualEnv":
         EnvError: unknown suite or task, naming the nearest ids; a bad argument.
         MissingDependencyError: the simulator is not installed.
     """
+    suite = suite_of(env_id)
+    try:
+        return suite.make(env_id.partition("/")[2], **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise EnvError(f"'{env_id}' does not take that argument: {error}") from error
+
+
+def suite_of(env_id: str) -> Suite:
+    """Return the suite that builds `env_id`.
+
+    Raises:
+        EnvError: unknown suite or task, naming the nearest ids.
+        MissingDependencyError: the simulator is not installed.
+    """
     prefix, _, task = env_id.partition("/")
     if prefix not in _prefixes():
         # Importing a simulator to answer a typo in its name is worth the better answer.
@@ -56,12 +72,7 @@ def make(env_id: str, **kwargs: Any) -> "VisualEnv":
     if task not in known:
         ids = [f"{prefix}/{name}" for name in known]
         raise EnvError(f"unknown environment '{env_id}'; {did_you_mean(env_id, ids)}")
-    try:
-        return suite.make(task, **kwargs)
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise EnvError(f"'{env_id}' does not take that argument: {error}") from error
+    return suite
 
 
 def list_envs() -> list[str]:

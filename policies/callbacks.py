@@ -99,6 +99,9 @@ class RunCallback(BaseCallback):
         eval_seed: of the first episode, the same at every evaluation.
         best: score of the best checkpoint so far, from a resumed run.
         done: decisions done before, in a resumed run.
+        rollouts: finished episodes after which the run ends; 0 has no such end.
+        eval_rollouts: finished episodes between evaluations, instead of `eval_freq` decisions.
+        finished: episodes finished before, in a resumed run.
         report: see `Report`.
         save_freq: decisions between checkpoints besides those of evaluations; 0 makes none.
         acting: see `Acting`; `Policy` by default.
@@ -118,6 +121,9 @@ class RunCallback(BaseCallback):
         eval_seed: int,
         best: tuple[float, float] = (-1.0, 0.0),
         done: int = 0,
+        rollouts: int = 0,
+        eval_rollouts: int = 0,
+        finished: int = 0,
         report: Report | None = None,
         save_freq: int = 0,
         acting: Acting | None = None,
@@ -128,26 +134,28 @@ class RunCallback(BaseCallback):
         self._env, self._spec, self._folder, self._tracker = env, spec, folder, tracker
         self._interrupt, self._report = interrupt, report
         self._freq, self._episodes, self._seed = eval_freq, eval_episodes, eval_seed
+        self._most, self._eval_rollouts = rollouts, eval_rollouts
         self._save_freq, self._saved = save_freq, done
         self.best, self._evaluated, self._start = best, done, done
+        self.finished = self._finished_before = self._evaluated_finished = finished
         self.history: dict[int, Evaluation] = {}
         self._counts: dict[str, int] = {}
 
     def _on_step(self) -> bool:
         self._log_rewards(self.locals["infos"], self.locals["dones"])
         self._log_episodes(self.locals["infos"])
+        self.finished += int(np.sum(self.locals["dones"]))
         if self._report:
             self._report(self.num_timesteps, self._newest())
         if self._interrupt.asked and self.num_timesteps - self._start > self.training_env.num_envs:
             self.model.num_timesteps = self._start
             self._stop()
-        return True
+        return not 0 < self._most <= self.finished
 
     def _on_rollout_start(self) -> None:
         now = self._start = self.model.num_timesteps
-        self._counts = self._count()
-        first = now == 0 and not self.history
-        if first or (self._freq and now // self._freq > self._evaluated // self._freq):
+        self._counts, self._finished_before = self._count(), self.finished
+        if (now == 0 and not self.history) or self._due(now):
             self._evaluate_and_save(now)
             if getattr(self._env, "one_body", False):
                 # There is one robot: evaluating has moved it away from where the learner left it.
@@ -158,9 +166,15 @@ class RunCallback(BaseCallback):
             self._stop()
 
     def _on_training_end(self) -> None:
-        self._counts = self._count()
+        self._counts, self._finished_before = self._count(), self.finished
         if self.model.num_timesteps > self._evaluated:
             self._evaluate_and_save(self.model.num_timesteps)
+
+    def _due(self, now: int) -> bool:
+        every, count, last = self._freq, now, self._evaluated
+        if self._eval_rollouts:
+            every, count, last = self._eval_rollouts, self.finished, self._evaluated_finished
+        return every > 0 and count // every > last // every
 
     def _log_rewards(self, infos: list[dict[str, Any]], dones: np.ndarray) -> None:
         if infos and infos[0].get("potential") is not None:
@@ -184,13 +198,13 @@ class RunCallback(BaseCallback):
         return vars(ledger.totals).copy() if ledger is not None else {}
 
     def _evaluate_and_save(self, step: int) -> None:
-        self._evaluated = step
+        self._evaluated, self._evaluated_finished = step, self.finished
         policy = self._acting(self.model.policy, self._spec)
         result = evaluate(
             policy, self._env, episodes=self._episodes, seed=self._seed, watch=self._leave
         )
         self.history[step] = result
-        self._tracker.log(step, result.summary())
+        self._tracker.log(step, {**result.summary(), "eval/rollouts": self.finished})
         score = (result.success_rate, -float(np.mean(result.lengths)))
         better = score >= self.best
         self.best = max(score, self.best)
@@ -211,7 +225,11 @@ class RunCallback(BaseCallback):
             if self._write_more:
                 self._write_more(folder / "pretrained_model")
             # Counted when the rollout began: a rollout that is dropped does not count.
-            extra = {"best": list(self.best), "ledger": self._counts}
+            extra = {
+                "best": list(self.best),
+                "ledger": self._counts,
+                "finished": self._finished_before,
+            }
             save_training_state(self.model, folder, extra)
             if (blend := getattr(self.training_env, "blend", None)) is not None:
                 blend.save(folder / "training_state")

@@ -1,6 +1,7 @@
 """Run one of the library's own benchmarks.
 
-er benchmark trap    which rewards make a policy hover at high progress instead of finishing
+er benchmark trap        which rewards make a policy hover at high progress instead of finishing
+er benchmark headline    one demonstration, 150 rollouts: learned reward beside honest baselines
 """
 
 import importlib
@@ -8,7 +9,10 @@ import importlib
 from embodied_reward.errors import ConfigError, did_you_mean
 
 # name -> module with `main(argv)`; imported only when asked for.
-BENCHMARKS = {"trap": "embodied_reward.cli.trap"}
+BENCHMARKS = {
+    "trap": "embodied_reward.cli.trap",
+    "headline": "embodied_reward.cli.headline",
+}
 
 
 def main(argv: list[str]) -> int:

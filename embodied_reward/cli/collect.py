@@ -141,7 +141,7 @@ def _recorder(config: CollectConfig, root: Path, env: "VisualEnv") -> "EpisodeRe
     recorder = EpisodeRecorder(
         root,
         fps=env.metadata["render_fps"],
-        robot_type=_robot_type(config.env.id),
+        robot_type=robot_type(config.env.id),
         info=_facts(config, env.fingerprint()),
         resume=config.resume,
     )
@@ -150,7 +150,8 @@ def _recorder(config: CollectConfig, root: Path, env: "VisualEnv") -> "EpisodeRe
     return recorder
 
 
-def _robot_type(env_id: str) -> str:
+def robot_type(env_id: str) -> str:
+    """Return LeRobot's name of the embodiment in an environment."""
     return _ROBOTS.get(env_id.split("/")[0], "unknown")
 
 

@@ -73,16 +73,43 @@ def _attempt(
     scene, behaviour, lead_in = source.spawn(3)
     obs = _begin(config, env, int(scene.generate_state(1)[0]), np.random.default_rng(lead_in))
     act = make_behaviour(env, config.quality, np.random.default_rng(behaviour))
-    left, won, done = config.hold_steps, False, False
+    longest, held = config.env.horizon, config.hold_steps
+    won = record_rows(env, obs, act, recorder, longest=longest, hold_steps=held)
+    return won, getattr(act, "name", config.quality)
+
+
+def record_rows(
+    env: "VisualEnv",
+    obs: dict[str, Any],
+    act: Callable[[dict[str, Any]], Any],
+    recorder: EpisodeRecorder,
+    *,
+    longest: int,
+    hold_steps: int = 0,
+) -> bool:
+    """Act from the first observation `obs` to the episode's end, adding its rows to `recorder`.
+
+    Args:
+        env: was just reset.
+        obs: what the reset returned.
+        act: observation -> action in the environment's units.
+        recorder: its unfinished episode is empty; saving or discarding it is the caller's.
+        longest: rows after which the episode is cut.
+        hold_steps: rows recorded after the first success.
+
+    Returns:
+        Whether the task was solved at any time.
+    """
+    left, won, done = hold_steps, False, False
     while not done:
         row, action = _observe(env, obs), act(obs)
         obs, reward, terminated, truncated, info = env.step(action)
         left -= won
         won = won or bool(info["is_success"])
         done = terminated or truncated or (won and left <= 0)
-        done = done or recorder.rows + 1 == config.env.horizon
+        done = done or recorder.rows + 1 == longest
         recorder.add({**row, **_outcome(action, float(reward), done, bool(info["is_success"]))})
-    return won, getattr(act, "name", config.quality)
+    return won
 
 
 def _begin(

@@ -15,23 +15,23 @@ from stable_baselines3.common.vec_env import VecEnv
 from embodied_reward import config as configs
 from embodied_reward.cli.policy_blend import blend_line, blend_of, scored, temperature
 from embodied_reward.cli.policy_demos import check_rate, successful_episodes
-from embodied_reward.cli.policy_env import DEFAULT_SIZE, EnvMaker, Watched, learner_env, plain_env
+from embodied_reward.cli.policy_env import DEFAULT_SIZE, EnvMaker, learner_env, plain_env
 from embodied_reward.cli.policy_finetune import finetuning_of
+from embodied_reward.cli.policy_watch import watched
 from embodied_reward.cli.progress_bar import progress_bar
 from embodied_reward.cli.success_table import success_table
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError, DatasetError
 from embodied_reward.policies.blends.env import BlendCallback, BlendedVecEnv
 from embodied_reward.policies.callbacks import RunCallback, TrackerWriter, deferred_interrupt
-from embodied_reward.policies.checkpoint import PolicySpec, spec_of
+from embodied_reward.policies.checkpoint import Policy, PolicySpec, spec_of
 from embodied_reward.policies.config import PolicyConfig, PPOConfig, SACConfig
 from embodied_reward.policies.demos import Transitions, transitions
-from embodied_reward.policies.evaluate import Evaluation
+from embodied_reward.policies.evaluate import Acts, Evaluation
 from embodied_reward.policies.ppo import build_ppo
 from embodied_reward.policies.resume import load_training_state
 from embodied_reward.policies.sac import DemoSAC, build_sac
-from embodied_reward.rewards import RewardModel, load, load_progress
-from embodied_reward.rewards.detector import detector_of
+from embodied_reward.rewards import RewardModel, load_progress
 from embodied_reward.scoring.stream import StreamScorer
 from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.diagnose import potential_warnings
@@ -58,6 +58,7 @@ class PolicyRun:
 
     model: BaseAlgorithm
     callback: RunCallback
+    demos: Transitions | None  # the demonstrations, where a dataset was given
     policy: PolicyConfig  # with its gamma worked out, where a discount rate was given
     save_freq = 0  # see `RunCallback`
 
@@ -72,7 +73,7 @@ class PolicyRun:
         self.config, self.mode, self.folder = dataclasses.replace(config, env=env), mode, folder
         self._make = make
         self._open = contextlib.ExitStack()
-        self._best = (-1.0, 0.0)
+        self._best, self._finished = (-1.0, 0.0), 0
         reward = config.reward
         self._tiers = Tiers(reward.tiers, reward.hysteresis) if reward.tiers else None
         self._trajectories: list[Float64] = []
@@ -99,7 +100,7 @@ class PolicyRun:
             reward.task = self.eval_env.task_description
         self.policy = self._learner(float(self.eval_env.metadata["render_fps"]))
         episodes = successful_episodes(config.dataset)
-        demos = self._transitions(episodes, reward) if episodes else None
+        self.demos = demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
         self.env = learner_env(
             config.env,
@@ -125,6 +126,7 @@ class PolicyRun:
         if found:
             state = load_training_state(self.model, found)
             self._best = tuple(state["best"])  # type: ignore[assignment]
+            self._finished = state.get("finished", 0)
             self.env.ledger.totals = Totals(**state.get("ledger", {}))
             self.env.seed(_scene_seed(config.seed, done))
             if self.blend:
@@ -173,12 +175,15 @@ class PolicyRun:
                 eval_seed=config.eval.seed,
                 best=self._best,
                 done=done,
+                rollouts=config.rollouts,
+                eval_rollouts=config.eval.rollouts,
+                finished=self._finished,
                 report=report,
                 save_freq=self.save_freq,
                 acting=self._finetuning.acting if self._finetuning else None,
                 write_more=self._finetuning.write_more if self._finetuning else None,
             )
-            left = config.steps - done
+            left = 0 if 0 < config.rollouts <= self._finished else config.steps - done
             callbacks = [BlendCallback(self.blend)] if self.blend else []
             if left > 0:
                 # SB3 counts episodes for SAC and rollouts for PPO.
@@ -190,11 +195,17 @@ class PolicyRun:
                     reset_num_timesteps=not done,
                 )
 
+    def acting(self) -> Acts:
+        """Return what acts in the environment with the present parameters."""
+        spec = self._spec()
+        make = self._finetuning.acting if self._finetuning else Policy
+        return make(self.model.policy, spec)
+
     def closing(self) -> str:
         """Return the final table and the next command."""
         history = self.callback.history
         if not history:
-            return f"nothing left to do: the run has its {self.config.steps} decisions"
+            return f"nothing left to do: the run has its {self.model.num_timesteps} decisions"
         lines = [success_table(history, "decisions")]
         reward = f" --reward.path={self.config.reward.path}" if self.config.reward.path else ""
         lines += ["", "next:", f"  er eval-policy --policy.path={self.folder}{reward} --videos=3"]
@@ -320,25 +331,6 @@ class PolicyRun:
             return phi
 
         return potential
-
-
-def watched(config: "TrainPolicyConfig", reward: RewardModel | None) -> Watched | None:
-    """Return the detector that watches: the one given, else the reward model's success head.
-
-    Raises:
-        ConfigError: the model given judges no success, or scores whole episodes only.
-    """
-    path = config.success.path
-    model = load(path) if path else reward
-    detector = detector_of(model.card) if model else None
-    if path and model and (detector is None or not model.card.streaming):
-        raise ConfigError(
-            f"'{path}' ({model.card.type}) gives no success probability while an episode runs; "
-            "give --success.path=RUN of `er train-reward --reward_model.type=success`"
-        )
-    if model is None or detector is None:
-        return None
-    return Watched(model, detector, pays=config.success.pays, shared=not path)
 
 
 def _picture_size(

@@ -88,6 +88,8 @@ class EvalConfig:
     freq: int = 500
     """decisions (or gradient steps of cloning) between evaluations; 0 evaluates at the start and
     the end only"""
+    rollouts: int = 0
+    """finished episodes of the learner between evaluations, instead of decisions; 0 counts those"""
     n_episodes: int = 20
     """episodes per evaluation"""
     seed: int = 10_000
@@ -111,6 +113,8 @@ class TrainPolicyConfig:
     steps: int = 4000
     """decisions in all, over all environments; a fine-tuned diffusion policy decides once per plan,
     and cloning one takes so many gradient steps"""
+    rollouts: int = 0
+    """episodes after which the run ends, if that comes before --steps; 0 has no such end"""
     n_envs: int = 1
     """environments, scored in one batch"""
     workers: str = "serial"
@@ -211,6 +215,7 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
     check_workers(config)
     if config.eval.n_episodes < 1 or config.eval.freq < 0:
         raise ConfigError("--eval.n_episodes must be at least 1 and --eval.freq at least 0")
+    check_rollouts(config)
     if not config.reward.kappa > 0:
         raise ConfigError(f"--reward.kappa must be positive, got {config.reward.kappa}")
     check_tiers(config.reward, mode)
@@ -221,6 +226,15 @@ def checked(config: TrainPolicyConfig) -> RewardMode:
             f"{config.policy.type} has none of; use --policy.type=sac"
         )
     return mode
+
+
+def check_rollouts(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for numbers of rollouts that cannot be, or that nothing would count."""
+    for name, value in (("rollouts", config.rollouts), ("eval.rollouts", config.eval.rollouts)):
+        if value < 0:
+            raise ConfigError(f"--{name} must be at least 0, got {value}")
+        if value and clones(config):
+            raise ConfigError(f"cloning a diffusion policy rolls nothing out: leave --{name} out")
 
 
 def check_cloning(config: TrainPolicyConfig) -> None:

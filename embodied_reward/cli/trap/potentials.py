@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embodied_reward import cli
-from embodied_reward.errors import EmbodiedRewardError
+from embodied_reward.cli.resumable import run_to_end
 from embodied_reward.files import replacing
 from embodied_reward.types import Float64
 
@@ -39,7 +38,7 @@ def learned_potential(folder: Path, *, seed: int, demos: int, steps: int) -> Flo
 def _collect(root: Path, seed: int, demos: int) -> None:
     if not (root / "meta" / "info.json").is_file():
         arguments = ["--env.id=trap/insert", f"--env.horizon={_HORIZON}", f"--lead_in={_LEAD_IN}"]
-        _verb("collect", [*arguments, f"--episodes={demos}", f"--seed={seed}"], root)
+        run_to_end("collect", [*arguments, f"--episodes={demos}", f"--seed={seed}"], root)
 
 
 def _train(run: Path, demos: Path, seed: int, steps: int) -> None:
@@ -47,16 +46,7 @@ def _train(run: Path, demos: Path, seed: int, steps: int) -> None:
     # Phi is a function of the state, whatever the episode's first frame was.
     model = ["--reward_model.type=dopamine", "--reward_model.inference=backward"]
     length = [f"--steps={steps}", f"--val_freq={min(50, steps)}", f"--save_freq={steps}"]
-    _verb("train-reward", [f"--dataset.root={demos}", *model, *length, f"--seed={seed}"], run)
-
-
-def _verb(verb: str, arguments: list[str], folder: Path) -> None:
-    """Run a verb, continuing what an earlier run left in `folder`."""
-    resumed = verb == "collect" or (folder / "config.yaml").is_file()
-    arguments = [*arguments, f"--output_dir={folder}", f"--resume={str(resumed).lower()}"]
-    print(f"$ er {verb} {' '.join(arguments)}", flush=True)
-    if cli.main([verb, *arguments]) != 0:
-        raise EmbodiedRewardError(f"'er {verb}' failed; its message is above")
+    run_to_end("train-reward", [f"--dataset.root={demos}", *model, *length, f"--seed={seed}"], run)
 
 
 def _read(run: Path) -> Float64:
