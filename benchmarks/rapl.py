@@ -1,8 +1,7 @@
 """RAPL's main comparison on our planar tasks: which reward ranks episodes as the true one does?
 
     uv run python benchmarks/rapl.py [--tasks=Avoid] [--seeds=3] [--budgets 50 150 600]
-        [--steps=150] [--methods=rapl,rlhf,unaligned,tcc] [--policies] [--modes=potential,level]
-        [--plot=FILE.png]
+        [--steps=150] [--methods=rapl,rlhf,unaligned,tcc] [--plot=FILE.png] [--finished]
 
 Scripted episodes of a medium stick (`er collect`: 70 mixed and 30 careless ones to learn from, 40
 and 20 to test) are compared in random pairs by an oracle that knows the true return. From the
@@ -14,15 +13,14 @@ the same stick, and of a short stick and a gripper that no reward was trained on
     rank    of the method's episode return with the true return
     frame   of its potential with the true reward of the frame, over all frames
 
-With `--policies`, SAC starts from five cloned demonstrations and learns by `er train-policy` from
-the rewards of the budget 150: as potentials beside the success (the order of policies is kept), and
-as levels in place of it (then the learned reward alone decides).
-Finished parts are kept in `--out`, so a stopped command goes on where it was.
+`benchmarks/rapl_policies.py` then trains SAC on these rewards. Finished parts are kept in `--out`,
+so a stopped command goes on where it was.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -90,7 +88,6 @@ VARIANTS = {
     "rapl_triplets": {"reference": "success"},
     "rapl_band": {"band": 0.2},
 }
-BUDGET_OF_POLICIES = 150
 
 
 # --- episodes and preferences ---
@@ -248,59 +245,6 @@ def measured_once(run: Path, tests: dict[str, str]) -> dict[str, dict[str, float
     return json.loads(path.read_text())
 
 
-def policy_study(options: argparse.Namespace) -> list[dict]:
-    """SAC from five demonstrations on every reward of the budget 150, and on the true one."""
-    rows = []
-    for task in options.tasks.split(","):
-        for seed in range(options.policy_seeds):
-            for mode in options.modes.split(","):
-                # The true reward and the bare success are there once, as lines to compare with.
-                alone = ("true", "success") if mode == "potential" else ()
-                for method in (*alone, *options.methods.split(",")):
-                    name = f"sac_{method}_{mode}_{seed}_{options.decisions}"
-                    if options.finished and not (options.out / task / name / "done").exists():
-                        continue
-                    row = {"task": task, "method": method, "seed": seed, "mode": mode}
-                    row["curve"] = learned(task, method, mode, seed, options)
-                    rows.append(row)
-                    print(json.dumps(row), flush=True)
-    (options.out / "policies.json").write_text(json.dumps(rows, indent=1) + "\n")
-    return rows
-
-
-def learned(
-    task: str, method: str, mode: str, seed: int, options: argparse.Namespace
-) -> list[list[float]]:
-    """Return [decisions, success rate] of every evaluation of one SAC run."""
-    folder = options.out / task / f"sac_{method}_{mode}_{seed}_{options.decisions}"
-    if not (folder / "done").exists():
-        started = (folder / "checkpoints").exists()
-        settings = ["--resume=true"] if started else sac(task, method, mode, seed, options)
-        er("train-policy", f"--output_dir={folder}", *settings)
-        (folder / "done").touch()
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines if "eval/success_rate" in line]
-    return [[row["step"], row["eval/success_rate"]] for row in found]
-
-
-def sac(task: str, method: str, mode: str, seed: int, options: argparse.Namespace) -> list[str]:
-    run = options.out / task / f"{method}_{BUDGET_OF_POLICIES}_{seed}_{options.steps}"
-    reward = {"true": ["--reward.mode=oracle"], "success": ["--reward.mode=success"]}
-    return [
-        f"--env.id=embodied_reward/{task}-{LEARNER}-v0",
-        f"--env.horizon={HORIZON}",
-        f"--dataset.root={collected(task, LEARNER, 'demos', options.out)}",
-        "--policy.type=sac",
-        "--policy.gradient_steps=2",
-        *reward.get(method, [f"--reward.path={run}", f"--reward.mode={mode}"]),
-        f"--steps={options.decisions}",
-        f"--eval.freq={options.decisions // 4}",
-        "--eval.n_episodes=20",
-        f"--seed={seed}",
-        "--threads=1",
-    ]
-
-
 # --- what is shown ---
 
 
@@ -327,56 +271,31 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-def policy_table(rows: Sequence[dict]) -> str:
-    """Success at the end and on average over the evaluations after the start, per reward."""
-    lines = ["| SAC on | mode | seeds | start | over the run | end |", "|---|---|---|---|---|---|"]
-    for key in dict.fromkeys((r["task"], r["method"], r["mode"]) for r in rows):
-        curves = [np.array(r["curve"])[:, 1] for r in rows if key == label(r)]
-        cells = [spread([float(f(c)) for c in curves]) for f in (_first, _mean, _last)]
-        mode = {"true": "oracle", "success": "success"}.get(key[1], key[2])
-        name = f"{key[0]}: {TITLES[key[1]]} | {mode} | {len(curves)}"
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def plot(ranks: Sequence[dict], path: Path) -> None:
+    tasks = list(dict.fromkeys(r["task"] for r in ranks))
+    with figure(len(tasks), 1 + len(OTHERS), path) as axes:
+        for line, task in zip(axes, tasks, strict=True):
+            for axis, body in zip(line, (LEARNER, *OTHERS), strict=True):
+                _draw_ranks(axis, [r for r in ranks if r["task"] == task], body, task)
 
 
-def label(row: dict) -> tuple[str, str, str]:
-    return row["task"], row["method"], row["mode"]
-
-
-def _first(curve: np.ndarray) -> float:
-    return curve[0]
-
-
-def _mean(curve: np.ndarray) -> float:
-    return curve[1:].mean()
-
-
-def _last(curve: np.ndarray) -> float:
-    return curve[-1]
-
-
-def plot(ranks: Sequence[dict], policies: Sequence[dict], path: Path) -> None:
+@contextmanager
+def figure(rows: int, columns: int, path: Path) -> Iterator[np.ndarray]:
+    """Yield axes [rows, columns] to draw on, then add one legend for all and write the picture."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    tasks = list(dict.fromkeys(r["task"] for r in ranks))
-    modes = list(dict.fromkeys(r["mode"] for r in policies))
-    columns = 1 + len(OTHERS) + len(modes)
-    size = (2.9 * columns, 2.9 * len(tasks) + 0.5)
-    figure, axes = plt.subplots(len(tasks), columns, figsize=size, squeeze=False)
-    for line, task in zip(axes, tasks, strict=True):
-        for axis, body in zip(line, (LEARNER, *OTHERS), strict=False):
-            _draw_ranks(axis, [r for r in ranks if r["task"] == task], body, task)
-        for axis, mode in zip(line[1 + len(OTHERS) :], modes, strict=True):
-            _draw_curves(axis, [r for r in policies if r["task"] == task], mode, task)
+    size = (2.9 * columns, 2.9 * rows + 0.5)
+    drawn, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    yield axes
     handles: dict[str, object] = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.tight_layout(rect=(0, 0.08 / len(tasks), 1, 1))
-    figure.legend(handles.values(), handles, loc="lower center", ncol=len(handles), fontsize=8)
-    figure.savefig(path, dpi=110)
+    drawn.tight_layout(rect=(0, 0.08 / rows, 1, 1))
+    drawn.legend(handles.values(), handles, loc="lower center", ncol=4, fontsize=8)
+    drawn.savefig(path, dpi=110)
 
 
 def _draw_ranks(axis, rows: Sequence[dict], body: str, task: str) -> None:  # noqa: ANN001
@@ -397,24 +316,6 @@ def _draw_ranks(axis, rows: Sequence[dict], body: str, task: str) -> None:  # no
     axis.set_ylabel("Spearman with true return", fontsize=8)
 
 
-def _draw_curves(axis, rows: Sequence[dict], mode: str, task: str) -> None:  # noqa: ANN001
-    for method in TITLES:
-        lines = method in ("true", "success")
-        curves = [
-            np.array(r["curve"])
-            for r in rows
-            if r["method"] == method and (lines or r["mode"] == mode)
-        ]
-        if curves:
-            success = np.stack([c[:, 1] for c in curves]).mean(0)
-            style = {"color": COLOURS[method], "ls": "--" if lines else "-"}
-            axis.plot(curves[0][:, 0], success, label=TITLES[method], **style)
-    axis.set(ylim=(-0.02, 1.02))
-    axis.set_title(f"{task}: SAC, {BUDGET_OF_POLICIES}, '{mode}'", fontsize=9)
-    axis.set_xlabel("decisions", fontsize=8)
-    axis.set_ylabel("success", fontsize=8)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default="Avoid")
@@ -422,10 +323,6 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[50, 150, 600])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--policies", action="store_true")
-    parser.add_argument("--policy-seeds", type=int, default=3)
-    parser.add_argument("--decisions", type=int, default=4000)
-    parser.add_argument("--modes", default="potential,level", help="of `er train-policy`")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/rapl"))
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--finished", action="store_true", help="show what is there, run nothing")
@@ -434,11 +331,8 @@ def main() -> None:
     ranks = rank_study(options)
     for metric in ("rank", "frame"):
         print(table(ranks, metric))
-    policies = policy_study(options) if options.policies else []
-    if policies:
-        print(policy_table(policies))
     if options.plot:
-        plot(ranks, policies, options.plot)
+        plot(ranks, options.plot)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Sample weights on varied environments: a reward model and a SAC policy, 4 ways of training.
+"""Sample weights on varied environments: a reward model, four ways of training.
 
-    uv run python benchmarks/sgfd.py [--part=reward,policy] [--seeds=5] [--steps=100]
-                                     [--factors=texture,light,friction,object_size]
+    uv run python benchmarks/sgfd.py [--seeds=5] [--steps=100]
+        [--factors=texture,light,friction,object_size]
 
-Reward models. The table's push task is recorded in two variants of one factor (`--env.variation`)
+The table's push task is recorded in two variants of one factor (`--env.variation`)
 whose recordings differ in what they cover: in 90 % of those in the second variant, and 10 % in the
 first, the recording begins half-way. So the variant goes with progress, which the scene decides.
 `remaining_time` (one 32 px view, 32 features, no augmentation) is trained on 12 recordings of
@@ -12,7 +12,7 @@ each and asked for progress on new recordings: linked as in training, linked the
 much whole recordings in the second variant look further than in the first, before half-way: 0
 where the variant tells the model nothing.
 
-Policies. SAC from states that carry a spurious column, see `benchmarks/sgfd_policy.py`.
+For policies see `benchmarks/sgfd_policy.py`.
 
 Episodes are drawn once per factor; a seed decides which are used, cut and held out, and the
 weights. Finished runs are kept; the tables of docs/decorrelation.md: median over seeds, in brackets
@@ -248,7 +248,6 @@ def reward_study(options: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", default="reward,policy")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--factors", default=",".join(FACTORS))
@@ -257,13 +256,7 @@ def main() -> None:
     options.factors = options.factors.split(",")
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    results = {}
-    if "reward" in options.part:
-        results["reward"] = reward_study(options)
-    if "policy" in options.part:
-        from sgfd_policy import policy_study
-
-        results["policy"] = policy_study(options.seeds, options.out)
+    results = {"reward": reward_study(options)}
     (options.out / "sgfd.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -95,7 +95,7 @@ class RunCallback(BaseCallback):
         tracker: receives the evaluations.
         interrupt: see `deferred_interrupt`.
         eval_freq: decisions between evaluations; 0 evaluates at the start and the end only.
-        eval_episodes: episodes per evaluation.
+        eval_episodes: episodes per evaluation; 0 never evaluates, where somebody else does.
         eval_seed: of the first episode, the same at every evaluation.
         best: score of the best checkpoint so far, from a resumed run.
         done: decisions done before, in a resumed run.
@@ -141,13 +141,19 @@ class RunCallback(BaseCallback):
         self.history: dict[int, Evaluation] = {}
         self._counts: dict[str, int] = {}
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._interrupt.asked
+
     def _on_step(self) -> bool:
         self._log_rewards(self.locals["infos"], self.locals["dones"])
         self._log_episodes(self.locals["infos"])
         self.finished += int(np.sum(self.locals["dones"]))
         if self._report:
             self._report(self.num_timesteps, self._newest())
-        if self._interrupt.asked and self.num_timesteps - self._start > self.training_env.num_envs:
+        under_way = self.num_timesteps - self._start > self.training_env.num_envs
+        if self._interrupt.asked and under_way and not getattr(self.training_env, "replays", False):
             self.model.num_timesteps = self._start
             self._stop()
         return not 0 < self._most <= self.finished
@@ -199,6 +205,9 @@ class RunCallback(BaseCallback):
 
     def _evaluate_and_save(self, step: int) -> None:
         self._evaluated, self._evaluated_finished = step, self.finished
+        if not self._episodes:
+            self._save(step)
+            return
         policy = self._acting(self.model.policy, self._spec)
         result = evaluate(
             policy, self._env, episodes=self._episodes, seed=self._seed, watch=self._leave

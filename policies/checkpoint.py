@@ -132,16 +132,25 @@ class Policy:
 
 def save_policy(model: BaseAlgorithm, spec: PolicySpec, folder: Path) -> None:
     """Write `pretrained_model/` and, for SB3's own networks, `sb3_model.zip` into a checkpoint."""
-    target = folder / "pretrained_model"
-    target.mkdir(parents=True)
     if isinstance(model.policy, DenoisingPolicy):
+        target = folder / "pretrained_model"
+        target.mkdir(parents=True)
         model.policy.tuned_actor(spec.meta).save(target)
         return
-    (target / "config.json").write_text(json.dumps(spec.to_dict(), indent=1))
-    safetensors.torch.save_model(model.policy, str(target / "model.safetensors"))
-    # Demonstrations, reward and what training remembers are no part of the policy.
+    save_network(model.policy, spec, folder)
+    # Demonstrations, reward and what training remembers are no part of the policy, nor is where
+    # a learner's episodes come from.
     ours = ["replay_buffer_kwargs", "rollout_buffer_kwargs", "sample_weights"]
+    ours += ["received", "updated"]
     model.save(folder / "sb3_model.zip", exclude=ours)
+
+
+def save_network(network: BasePolicy, spec: PolicySpec, folder: Path) -> None:
+    """Write `pretrained_model/` alone: all that acting takes."""
+    target = folder / "pretrained_model"
+    target.mkdir(parents=True)
+    (target / "config.json").write_text(json.dumps(spec.to_dict(), indent=1))
+    safetensors.torch.save_model(network, str(target / "model.safetensors"))
 
 
 def load_policy(path: Path | str, *, device: str = "cpu") -> Policy | DiffusionActor | SteeredActor:
@@ -194,7 +203,7 @@ def build_network(spec: PolicySpec) -> BasePolicy:
     action = spaces.Box(-1.0, 1.0, spec.low.shape, np.float32)
     if isinstance(spec.config, SACConfig):
         steered = finetune_of(spec.meta) if "finetune" in spec.meta else NoFinetuneConfig()
-        network, more = network_of(steered)
+        network, more = network_of(steered, tuple(spec.meta.get("noise_shape", (0, 0))))
         kwargs = {**sac.policy_kwargs(spec.config), **more}
         return network(observation, action, lambda _: 0.0, **kwargs)
     assert isinstance(spec.config, PPOConfig)

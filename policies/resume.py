@@ -25,10 +25,13 @@ from embodied_reward.errors import CheckpointError
 from embodied_reward.training.optimizer_state import load_optimizer, save_optimizer
 
 from .checkpoint import load_weights
+from .finetune.aliased import AliasedPolicy
 from .finetune.tuned import DenoisingPolicy
+from .finetune.weights import WeightPPO
 from .sac import DemoSAC
 
 CRITIC = "critic.safetensors"  # of a fine-tuned diffusion policy, whose own file LeRobot reads
+KEPT = "kept.safetensors"  # decisions that it learns from again
 
 
 def save_training_state(model: BaseAlgorithm, folder: Path, extra: dict[str, Any]) -> None:
@@ -55,6 +58,9 @@ def save_training_state(model: BaseAlgorithm, folder: Path, extra: dict[str, Any
             model.sample_weights.save(target)
     if isinstance(model.policy, DenoisingPolicy):
         safetensors.torch.save_model(model.policy.critic, str(target / CRITIC))
+    if isinstance(model, WeightPPO) and model.memory is not None:
+        safetensors.torch.save_file(model.memory.arrays(), target / KEPT)
+        state["kept"] = model.memory.version
     for name, optimizer in _optimizers(model).items():
         save_optimizer(optimizer, target, name)
     safetensors.torch.save_file(tensors, target / "tensors.safetensors")
@@ -82,6 +88,8 @@ def load_training_state(model: BaseAlgorithm, folder: Path) -> dict[str, Any]:
             model.log_ent_coef.data.copy_(tensors["log_ent_coef"])
         if model.sample_weights is not None:
             model.sample_weights.load(source, model.device)
+    if isinstance(model, WeightPPO) and model.memory is not None:
+        model.memory.restore(safetensors.torch.load_file(source / KEPT), state["kept"])
     model.num_timesteps, model._n_updates = state["num_timesteps"], state["n_updates"]
     model._episode_num = state["episodes"]
     _restore_windows(model, state)
@@ -101,6 +109,8 @@ def _optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:
     if not isinstance(model, DemoSAC):
         return {"policy": model.policy.optimizer}
     found = {"actor": model.actor.optimizer, "critic": model.critic.optimizer}
+    if isinstance(model.policy, AliasedPolicy):
+        found["noise_critic"] = model.policy.noise_critic.optimizer
     if model.ent_coef_optimizer is not None:
         found["ent_coef"] = model.ent_coef_optimizer
     return found

@@ -168,19 +168,24 @@ class DemoSAC(SAC):
     def _update_actor(self, batch: ReplayBufferSamples, weights: Tensor | None) -> None:
         obs, alpha = batch.observations, self._alpha()
         action, log_prob = self.actor.sample(obs)
-        self.critic.requires_grad_(False)
-        values = self.critic.values(obs, action)
+        critic = self._guide()
+        critic.requires_grad_(False)
+        values = critic.values(obs, action)
         # With random subsets the actor climbs the ensemble's mean, as in REDQ.
         value = values.amin(dim=0) if self._subset() is None else values.mean(dim=0)
         loss = _weighed(alpha * log_prob - value, weights).mean()
         loss = loss + self._cloning_term(batch, weights)
         self._descend(self.actor, self.actor.optimizer, loss, "actor")
-        self.critic.requires_grad_(True)
+        critic.requires_grad_(True)
         entropy = -log_prob.detach().mean()
         self._update_alpha(entropy)
         self.logger.record("train/actor_loss", loss.item())
         self.logger.record("train/entropy", entropy.item())
         self.logger.record("train/ent_coef", float(alpha))
+
+    def _guide(self) -> EnsembleCritic:
+        """Return the critic that the actor climbs."""
+        return self.critic
 
     def _cloning_term(self, batch: ReplayBufferSamples, weights: Tensor | None) -> Tensor | float:
         n, weight = self.replay_buffer.demo_rows(len(batch.actions)), self._cloning_weight()

@@ -37,6 +37,7 @@ from embodied_reward.shaping import RewardMode
 from embodied_reward.shaping.diagnose import potential_warnings
 from embodied_reward.shaping.ledger import Totals
 from embodied_reward.shaping.tiers import Tiers
+from embodied_reward.shaping.vector import LearnedRewardVecEnv
 from embodied_reward.training.checkpoint import latest
 from embodied_reward.training.decorrelation import BatchWeights
 from embodied_reward.training.run import Tracker, save_config
@@ -99,16 +100,36 @@ class PolicyRun:
             # A model of several tasks reads frames against the goals of this environment's task.
             reward.task = self.eval_env.task_description
         self.policy = self._learner(float(self.eval_env.metadata["render_fps"]))
-        episodes = successful_episodes(config.dataset)
+        self._episodes = episodes = successful_episodes(config.dataset)
         self.demos = demos = self._transitions(episodes, reward) if episodes else None
         done = int(found.name) if found else 0
-        self.env = learner_env(
+        self.env = self._environment(reward, episodes, _scene_seed(config.seed, done))
+        self._open.callback(self.env.close)
+        self.blend = blend_of(config, self.policy.gamma, self.env, demos)
+        self.model = self._build(demos, cloning=found is None)
+        if found:
+            state = load_training_state(self.model, found)
+            self._best = tuple(state["best"])  # type: ignore[assignment]
+            self._finished = state.get("finished", 0)
+            if isinstance(self.env, LearnedRewardVecEnv):
+                self.env.ledger.totals = Totals(**state.get("ledger", {}))
+            self.env.seed(_scene_seed(config.seed, done))
+            if self.blend:
+                self.blend.load(found / "training_state")
+        save_config(dataclasses.replace(config, resume=False), self.folder)
+        return done
+
+    def _environment(
+        self, reward: RewardModel | None, episodes: EpisodeSequence | None, seed: int
+    ) -> VecEnv:
+        config = self.config
+        return learner_env(
             config.env,
             self.mode,
             gamma=self.policy.gamma,
             kappa=config.reward.kappa,
             tiers=self._tiers,
-            seed=_scene_seed(config.seed, done),
+            seed=seed,
             count=config.n_envs,
             scorer=StreamScorer(reward, config.n_envs) if reward else None,
             size=_picture_size(reward or (self.watched and self.watched.model), episodes),
@@ -120,19 +141,6 @@ class PolicyRun:
             temperature=temperature(config),
             maker=self._make,
         )
-        self._open.callback(self.env.close)
-        self.blend = blend_of(config, self.policy.gamma, self.env, demos)
-        self.model = self._build(demos, cloning=found is None)
-        if found:
-            state = load_training_state(self.model, found)
-            self._best = tuple(state["best"])  # type: ignore[assignment]
-            self._finished = state.get("finished", 0)
-            self.env.ledger.totals = Totals(**state.get("ledger", {}))
-            self.env.seed(_scene_seed(config.seed, done))
-            if self.blend:
-                self.blend.load(found / "training_state")
-        save_config(dataclasses.replace(config, resume=False), self.folder)
-        return done
 
     def _share(self, reward: RewardModel | None) -> None:
         """Let all reward models run their image encoders on one core, which closes last."""
@@ -263,7 +271,10 @@ class PolicyRun:
         policy, seed = self.policy, self.config.seed
         env = BlendedVecEnv(self.env, self.blend) if self.blend else self.env
         if self._finetuning:
-            model = self._finetuning.build(policy, env, relabel=self._relabel, seed=seed)
+            shown = (self._episodes, self.eval_env) if self._episodes else None
+            model = self._finetuning.build(
+                policy, env, relabel=self._relabel, seed=seed, demos=shown
+            )
         elif isinstance(policy, PPOConfig):
             model = build_ppo(policy, env, demos=demos, seed=seed, cloning=cloning)
         else:

@@ -117,9 +117,20 @@ def reward_page(config: ReportConfig, path: Path) -> str:
     )
     training = read_rows(run / "metrics.jsonl") if run else []
     with config.cache.shared_by(model):
-        evidence = gather(config, model, material, origin, training)
+        evidence = gather(config, model, material, origin, training, steps_picture(run))
     _print_summary(evidence)
     return render(reward_document(evidence))
+
+
+def steps_picture(run: Path | None) -> Any:
+    """Return the run's picture of discovered steps, UInt8["h w 3"]; None where there is none."""
+    import numpy as np
+    import PIL.Image
+
+    if run is None or not (run / "steps.png").is_file():
+        return None
+    with PIL.Image.open(run / "steps.png") as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def policy_page(config: ReportConfig, path: Path) -> str:

@@ -29,6 +29,7 @@ def gather(
     material: Material,
     origin: Origin,
     training: Sequence[Mapping[str, Any]],
+    steps: UInt8 | None,
 ) -> Evidence:
     """Measure the model on the material; shows a progress bar.
 
@@ -53,6 +54,7 @@ def gather(
         probes=_probe(config, model, material, threshold),
         threshold=threshold,
         training=training,
+        steps=steps,
         seed=config.seed,
     )
 

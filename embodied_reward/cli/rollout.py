@@ -5,6 +5,10 @@ er rollout --robot.type=... --limits=FILE --mode=evaluate --policy.path=RUN --re
 er rollout --robot.type=... --limits=FILE --mode=finetune --dataset.root=DEMOS
     [--policy.path=RUN] --reward.path=REWARD_RUN --steps=2000
 
+The updates can be made on another machine (docs/robots.md):
+er rollout --mode=learn --dataset.root=DEMOS --reward.path=REWARD_RUN --steps=2000 --pair.host=...
+er rollout --robot.type=... --limits=FILE --mode=finetune --reward.path=REWARD_RUN --pair.url=...
+
 Nothing reaches the robot but through the limits in --limits, which have no defaults. A process of
 its own guards the robot and holds it when this one is stopped, killed or late. Every episode is
 recorded as a LeRobot v3 dataset in the run folder, with what the reward model said.
@@ -25,13 +29,14 @@ from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
 from embodied_reward.cli.eval_policy import PolicyPath
+from embodied_reward.cli.pair.config import PairConfig, check_pair
 from embodied_reward.cli.train_policy import EvalConfig, RewardConfig, WatchConfig
 from embodied_reward.envs.robots import lerobot_robots
 from embodied_reward.envs.robots.sim_arm import ErSimArmConfig
 from embodied_reward.errors import ConfigError, did_you_mean
 from embodied_reward.policies.config import PolicyConfig, SACConfig
 
-MODES = ("record", "evaluate", "finetune")
+MODES = ("record", "evaluate", "finetune", "learn")
 
 
 @dataclass
@@ -39,7 +44,7 @@ class RolloutConfig:
     """Everything `er rollout` can be told."""
 
     mode: str = "record"
-    """record demonstrations, evaluate a policy, or finetune one"""
+    """record demonstrations, evaluate a policy, finetune one, or learn for a robot elsewhere"""
     robot: RobotConfig = field(default_factory=ErSimArmConfig)
     """any LeRobot robot"""
     packages: tuple[str, ...] = ()
@@ -49,6 +54,7 @@ class RolloutConfig:
     teleop: TeleoperatorConfig | None = None
     """LeRobot teleoperator that demonstrates and intervenes"""
     policy: PolicyPath = field(default_factory=PolicyPath)
+    pair: PairConfig = field(default_factory=PairConfig)
     learner: PolicyConfig = field(default_factory=SACConfig)
     """algorithm that fine-tunes; with --policy.path its own settings unless given here"""
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -117,9 +123,13 @@ def register(argv: list[str]) -> None:
 
 def rollout(config: RolloutConfig) -> int:
     """Run the mode; returns the exit status."""
+    check(config)
+    if config.mode == "learn":
+        from embodied_reward.cli.pair.learner import learn
+
+        return learn(config)
     from embodied_reward.cli.rollout_run import run
 
-    check(config)
     return run(config, read_limits(config.limits))
 
 
@@ -127,7 +137,7 @@ def check(config: RolloutConfig) -> None:
     """Check what can be checked before anything is built. Raises ConfigError."""
     if config.mode not in MODES:
         raise ConfigError(f"unknown --mode '{config.mode}'; {did_you_mean(config.mode, MODES)}")
-    if not config.limits:
+    if not config.limits and config.mode != "learn":
         raise ConfigError(
             "give --limits=FILE: what the robot may be told. Without limits nothing moves; "
             "docs/robots.md describes the file, --limits=er_sim_arm is the simulated arm's"
@@ -150,7 +160,7 @@ def check(config: RolloutConfig) -> None:
         raise ConfigError("give --teleop.type=...: somebody has to demonstrate")
     if config.display not in ("auto", "rerun", "terminal", "none"):
         raise ConfigError(f"--display is auto, rerun, terminal or none, got '{config.display}'")
-    if config.mode == "finetune":
+    if config.mode in ("finetune", "learn"):
         check_finetune(config)
 
 
@@ -161,11 +171,23 @@ def check_finetune(config: RolloutConfig) -> None:
             f"--learner.type={config.learner.type} updates in the middle of episodes, for which a "
             "robot cannot wait; use --learner.type=sac"
         )
-    if not (config.policy.path or config.dataset.root or config.dataset.repo_id):
+    check_pair(config.pair)
+    start = config.policy.path or config.dataset.root or config.dataset.repo_id
+    acts = config.mode == "finetune" and bool(config.pair.url)
+    if acts and start:
+        raise ConfigError(
+            "with --pair.url the start is the learner's: give --dataset.* or --policy.path to "
+            "`er rollout --mode=learn`"
+        )
+    if not acts and not start:
         raise ConfigError(
             "give a start: --policy.path=RUN, or --dataset.root=DEMOS to clone; a robot does not "
             "begin with random motions"
         )
+    if config.mode == "learn":
+        from embodied_reward.cli.pair.learner import check_learner
+
+        check_learner(config)
 
 
 def read_limits(name: str) -> dict[str, Any]:

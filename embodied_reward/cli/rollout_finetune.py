@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from embodied_reward.cli.env_config import EnvConfig
+from embodied_reward.cli.policy_env import EnvMaker
 from embodied_reward.cli.policy_run import PolicyRun
 from embodied_reward.cli.train_policy import TrainPolicyConfig
 from embodied_reward.data import EpisodeSequence
@@ -33,8 +34,36 @@ if TYPE_CHECKING:
 _STILL = 0.01  # of a motor's range: less is no motion
 
 
-class ArmPolicyRun(PolicyRun):
-    """`PolicyRun` whose environments are one arm, and whose updates come between episodes.
+class RobotPolicyRun(PolicyRun):
+    """`PolicyRun` of a robot's policy, whose updates come between episodes.
+
+    Attributes:
+        start: the policy that it starts from, in place of a clone.
+        motors: those that an action moves.
+    """
+
+    start: str | None = None
+    motors: tuple[str, ...] = ()
+
+    def _spec(self) -> PolicySpec:
+        spec = super()._spec()
+        return dataclasses.replace(spec, meta={**spec.meta, "motors": list(self.motors)})
+
+    def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
+        start = self.start if cloning else None  # a resumed run restores its own weights
+        model = super()._build(demos, cloning=cloning and start is None)
+        assert isinstance(model, DemoSAC)
+        if start:
+            load_weights(model.policy, pretrained_folder(Path(start)))
+            model.warm_start = True
+        return self._between_episodes(model)
+
+    def _between_episodes(self, model: DemoSAC) -> DemoSAC:
+        return between_episodes(model)
+
+
+class ArmPolicyRun(RobotPolicyRun):
+    """`RobotPolicyRun` whose environments are one arm.
 
     Args:
         config: of the training.
@@ -43,14 +72,10 @@ class ArmPolicyRun(PolicyRun):
     """
 
     def __init__(self, config: TrainPolicyConfig, mode: RewardMode, session: "Session") -> None:
-        def make(env: EnvConfig, seed: int, **kwargs: Any) -> Any:
-            # A robot gives the pictures of all its cameras, in their own size.
-            ends = kwargs.get("terminate_on_success", True)
-            return session.env(seed=seed, terminate_on_success=ends)
-
-        super().__init__(config, mode, session.folder, make)
-        self._session, self._start = session, session.config.policy.path
+        super().__init__(config, mode, session.folder, env_maker(session))
+        self._session, self.start = session, session.config.policy.path
         self.save_freq = session.config.save_freq
+        self.motors = session.moved
 
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
         unmoved = self._unmoved(episodes)
@@ -68,7 +93,7 @@ class ArmPolicyRun(PolicyRun):
             return []
         limits, pose = self._session.arm.limits, np.concatenate(states)
         still = np.ptp(pose, axis=0) < _STILL * (limits.high - limits.low)
-        return [m for m in self._moved() if still[limits.motors.index(m)]]
+        return [m for m in self.motors if still[limits.motors.index(m)]]
 
     def closing(self) -> str:
         """Return the final table and the next command."""
@@ -77,21 +102,15 @@ class ArmPolicyRun(PolicyRun):
         words += f" --policy.path={self.folder} --episodes=20"
         return f"{table}\n\nnext:\n  er rollout {words} --output_dir={self.folder}_evaluated"
 
-    def _spec(self) -> PolicySpec:
-        spec = super()._spec()
-        return dataclasses.replace(spec, meta={**spec.meta, "motors": list(self._moved())})
 
-    def _moved(self) -> tuple[str, ...]:
-        return self.eval_env.env.motors
+def env_maker(session: "Session") -> EnvMaker:
+    """Return what makes a session's environments for a trainer."""
 
-    def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
-        start = self._start if cloning else None  # a resumed run restores its own weights
-        model = super()._build(demos, cloning=cloning and start is None)
-        assert isinstance(model, DemoSAC)
-        if start:
-            load_weights(model.policy, pretrained_folder(Path(start)))
-            model.warm_start = True
-        return between_episodes(model)
+    def make(env: EnvConfig, seed: int, **kwargs: Any) -> Any:
+        # A robot gives the pictures of all its cameras, in their own size.
+        return session.env(seed=seed, terminate_on_success=kwargs.get("terminate_on_success", True))
+
+    return make
 
 
 def training_config(config: "RolloutConfig") -> TrainPolicyConfig:

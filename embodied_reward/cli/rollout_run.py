@@ -151,6 +151,11 @@ class Session:
             )
         return self._policy
 
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """The motors that an action moves."""
+        return tuple(m for m in self.arm.limits.motors if m in self.motors or not self.motors)
+
     def _trained_motors(self) -> tuple[str, ...]:
         return tuple(self._policy.spec.meta.get("motors", ())) if self._policy else ()
 
@@ -311,7 +316,11 @@ def evaluate(session: Session) -> dict[str, Any] | None:
 
 
 def finetune(session: Session) -> dict[str, Any] | None:
-    """Fine-tune a policy with the simulator's own trainer, updates between episodes."""
+    """Fine-tune a policy with the simulator's own trainer: between episodes, or elsewhere."""
+    if session.config.pair.url:
+        from embodied_reward.cli.pair.actor import act
+
+        return act(session)
     from embodied_reward.cli.rollout_finetune import ArmPolicyRun, training_config
     from embodied_reward.cli.train_policy import checked
 

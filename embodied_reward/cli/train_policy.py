@@ -8,8 +8,11 @@ er train-policy --env.id=... --policy.type=diffusion --policy.path=RUN --finetun
     --reward.mode=success --steps=1000
 
 The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise (docs/diffusion.md).
---finetune.type=dsrl, residual, best_of_n and noise_search leave the diffusion policy as it is; dppo
-changes its weights by PPO over the denoising steps, and writes a diffusion policy again.
+--finetune.type=dsrl, dsrl_na, residual, best_of_n and noise_search leave the diffusion policy as it
+is. Others change its weights and write a diffusion policy again: dppo by PPO over the denoising
+steps, prdp by regressing likelihoods onto differences of reward, tp_grpo by what every step
+changed, rwr by cloning the better of its own plans, with --dataset.root=DEMOS beside
+demonstrations, preference by the order of their rewards alone (D3PO).
 
 With --robot.type=... instead of --env.id it trains on that LeRobot robot, as `er rollout
 --mode=finetune` does, which says what else that takes (docs/robots.md).
@@ -261,7 +264,7 @@ def check_finetune(config: TrainPolicyConfig) -> None:
         if path:
             raise ConfigError(
                 "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl, "
-                "residual, best_of_n, noise_search or dppo"
+                "dsrl_na, residual, best_of_n, noise_search, dppo, prdp, tp_grpo, rwr or preference"
             )
         return
     if not path:
@@ -269,8 +272,18 @@ def check_finetune(config: TrainPolicyConfig) -> None:
             f"--finetune.type={config.finetune.type} needs --policy.type=diffusion "
             "--policy.path=RUN, a run that cloned a diffusion policy"
         )
-    if config.dataset.root or config.dataset.repo_id:
-        raise ConfigError("fine-tuning learns from its own rollouts: leave --dataset.* out")
+    if (config.dataset.root or config.dataset.repo_id) and not anchored(config):
+        raise ConfigError(
+            f"--finetune.type={config.finetune.type} learns from its own rollouts alone: leave "
+            "--dataset.* out, or clone demonstrations beside them with --finetune.type=rwr"
+        )
+
+
+def anchored(config: TrainPolicyConfig) -> bool:
+    """Return whether a fine-tuning has a share of demonstrations."""
+    from embodied_reward.policies.finetune.plan_options import RWRConfig
+
+    return isinstance(config.finetune, RWRConfig) and config.finetune.demo_fraction > 0
 
 
 def check_workers(config: TrainPolicyConfig) -> None:

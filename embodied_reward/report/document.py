@@ -33,6 +33,7 @@ def reward_document(evidence: Evidence) -> dict[str, Any]:
         "drops": _drops(evidence.robustness),
         "stability": dict(evidence.robustness["stability"]),
         "threshold": evidence.threshold,
+        "steps": None if evidence.steps is None else picture_uri(evidence.steps, side=1600),
         "worst": worst(rows),
         "episodes": rows,
         "probes": [_probe(p) for p in evidence.probes],

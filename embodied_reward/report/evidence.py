@@ -8,6 +8,7 @@ from embodied_reward.metrics.judge import Judged
 from embodied_reward.metrics.probes import ProbeResult
 from embodied_reward.report.sprites import Film
 from embodied_reward.rewards import Card
+from embodied_reward.types import UInt8
 
 MODEL = "model"
 """The reward model's name in the tables; every other name is a baseline."""
@@ -46,6 +47,7 @@ class Evidence:
         probes: results, in the order they were run.
         threshold: success counts as claimed from here on.
         training: rows of the run's metrics.jsonl; empty without a run folder.
+        steps: UInt8["h w 3"], the run's picture of the steps that a method discovered; None: none.
         seed: of the bootstrap, the random baseline and the probes.
     """
 
@@ -58,6 +60,7 @@ class Evidence:
     probes: Sequence[ProbeResult]
     threshold: float
     training: Sequence[Mapping[str, Any]] = field(default=())
+    steps: UInt8 | None = None
     seed: int = 0
 
     @property

@@ -177,6 +177,27 @@ class DiffusionActor:
         device = next(self.model.parameters()).device
         return self.after(self.model.diffusion.generate_actions(batch, noise=noise.to(device)))
 
+    def unit_plans(self, flat: Tensor, noise: Tensor) -> Tensor:
+        """Do as `plan` in normalised units.
+
+        Args:
+            flat: observations [b o] as `flat` returns them.
+            noise: [b h a], standard normal.
+
+        Returns:
+            Plans [b n_action_steps * a], 1 being half the action range; within [-1, 1].
+        """
+        found = self.model.diffusion.generate_actions(self.unflat(flat), noise=noise)
+        return found.clamp(-1, 1).flatten(1)
+
+    def unflat(self, flat: Tensor) -> dict[str, Tensor]:
+        """Return LeRobot's normalised observations, key -> [b n_obs_steps s], of `flat` [b o]."""
+        steps = self.spec.config.n_obs_steps
+        sizes = {lerobot_key(k): math.prod(v) for k, v in self.spec.observation.items()}
+        columns = flat.split([steps * size for size in sizes.values()], dim=1)
+        found = zip(sizes.items(), columns, strict=True)
+        return {key: part.reshape(len(flat), steps, size) for (key, size), part in found}
+
     def save(self, folder: Path) -> None:
         """Write LeRobot's files and our card into `folder`.
 

@@ -16,6 +16,7 @@ from embodied_reward.types import Float32
 
 from ..diffusion.actor import History
 from ..networks import EnsembleCritic
+from .aliased import AliasedPolicy
 from .best_of_n import ChoosingPolicy
 from .config import FinetuneConfig, NoiseSearchConfig
 from .search import search
@@ -113,6 +114,8 @@ def steered(
     config: FinetuneConfig, steering: Steering, network: BasePolicy, spec: Any
 ) -> SteeredActor:
     """Return what acts by a fine-tuning method's agent."""
+    if isinstance(network, AliasedPolicy):
+        network.base = steering.base
     if not isinstance(config, NoiseSearchConfig):
         return SteeredActor(steering, network, spec)
     assert isinstance(steering, Choosing)

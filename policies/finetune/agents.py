@@ -13,8 +13,17 @@ from ..config import SACConfig
 from ..networks import LayerNormSACPolicy
 from ..replay import Relabel
 from ..sac import DemoSAC, build_sac
+from .aliased import AliasedPolicy, AliasedSAC
 from .best_of_n import ChoosingPolicy, ChoosingSAC
-from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig, SteeringConfig
+from .config import (
+    BestOfNConfig,
+    DSRLConfig,
+    DSRLNAConfig,
+    FinetuneConfig,
+    ResidualConfig,
+    SteeringConfig,
+)
+from .steering import Base
 
 FIRST_RESIDUAL = 0.01  # scale of a residual actor's last weights: it begins as the base policy
 
@@ -60,6 +69,7 @@ def build_agent(
     *,
     relabel: Relabel | None = None,
     seed: int = 0,
+    base: Base | None = None,
 ) -> DemoSAC:
     """Build the agent of a fine-tuning method.
 
@@ -69,7 +79,10 @@ def build_agent(
         env: of `PlanEnv`s, usually inside a `LearnedRewardVecEnv`.
         relabel: see `build_sac`.
         seed: of everything the agent draws.
+        base: the frozen diffusion policy, where the agent itself denoises (dsrl_na).
     """
+    if isinstance(config, DSRLNAConfig):
+        return _aliased(config, rl, env, relabel, seed, base)
     if isinstance(config, BestOfNConfig):
         network = network_of(config)
         return build_sac(
@@ -92,8 +105,35 @@ def build_agent(
     return model
 
 
-def network_of(config: FinetuneConfig) -> tuple[type[LayerNormSACPolicy], dict[str, Any]]:
-    """Return the class of a method's network and what it takes beyond `policy_kwargs`."""
+def _aliased(
+    config: DSRLNAConfig,
+    rl: SACConfig,
+    env: VecEnv,
+    relabel: Relabel | None,
+    seed: int,
+    base: Base | None,
+) -> DemoSAC:
+    assert base is not None
+    network = network_of(config, base.noise_shape)
+    model = build_sac(rl, env, relabel=relabel, seed=seed, algorithm=AliasedSAC, network=network)
+    assert isinstance(model, AliasedSAC)
+    model.distill_steps, model.policy.base = config.distill_steps, base
+    return model
+
+
+def network_of(
+    config: FinetuneConfig, noise_shape: tuple[int, int] = (0, 0)
+) -> tuple[type[LayerNormSACPolicy], dict[str, Any]]:
+    """Return the class of a method's network and what it takes beyond `policy_kwargs`.
+
+    Args:
+        config: the method.
+        noise_shape: (horizon, action size) of the diffusion policy's noise, for dsrl_na.
+    """
+    if isinstance(config, DSRLNAConfig):
+        bound, steps = config.noise_bound, config.noise_steps
+        more = {"noise_shape": noise_shape, "noise_steps": steps, "noise_bound": bound}
+        return AliasedPolicy, more
     if isinstance(config, BestOfNConfig):
         return ChoosingPolicy, {"candidates": config.candidates, "tau": config.expectile}
     return LayerNormSACPolicy, {}

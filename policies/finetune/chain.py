@@ -54,12 +54,17 @@ class Chain(nn.Module):
         self._limit = model.config.clip_sample_range if model.config.clip_sample else math.inf
         start = model.config.n_obs_steps - 1
         self.used = slice(start, start + model.config.n_action_steps)
+        whole = model.config.horizon * model.config.action_feature.shape[0]
+        last = model.config.n_action_steps * model.config.action_feature.shape[0]
         self.times: Tensor
         self.kept: Tensor
         self.kept_next: Tensor
         self.sigma: Tensor
         self.std: Tensor
+        self.numbers: Tensor  # that each step's likelihood is an average over
+        numbers = torch.tensor([float(whole)] * (len(times) - 1) + [float(last)])
         columns = {"times": times, "kept": kept, "kept_next": kept_next, "sigma": sigma}
+        columns["numbers"] = numbers
         for name, column in columns.items():
             self.register_buffer(name, column, persistent=False)
         self.register_buffer("std", sigma.clamp(min=min_std), persistent=False)

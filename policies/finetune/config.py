@@ -1,7 +1,7 @@
 """What `--finetune.*` takes: `--finetune.type=` chooses the method.
 
-dsrl, residual, best_of_n and noise_search steer a frozen diffusion policy; dppo changes its
-weights.
+dsrl, dsrl_na, residual, best_of_n and noise_search steer a frozen diffusion policy; dppo changes
+its weights.
 """
 
 from collections.abc import Mapping
@@ -96,6 +96,33 @@ class DSRLConfig(SteeringConfig):
             raise ConfigError(f"--finetune.noise_bound must be positive, got {self.noise_bound}")
         if self.noise_steps < 0:
             raise ConfigError(f"--finetune.noise_steps must be >= 0, got {self.noise_steps}")
+
+
+@dataclass(frozen=True)
+class AliasedAgentConfig(NoiseAgentConfig):
+    """The agent of DSRL-NA, whose updates denoise plans."""
+
+    gradient_steps: int = 4
+    """critic updates per plan (update-to-data ratio); each denoises a batch"""
+    batch_size: int = 64
+    """transitions per update"""
+
+
+@FinetuneConfig.register_subclass("dsrl_na")
+@dataclass(frozen=True)
+class DSRLNAConfig(DSRLConfig):
+    """DSRL, noise-aliased: a critic of plans teaches the critic of noises."""
+
+    rl: AliasedAgentConfig = field(default_factory=AliasedAgentConfig)
+    """the agent; its gamma is the discount per plan"""
+    distill_steps: int = 4
+    """gradient steps of the critic of noises per plan; each denoises a batch"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if self.distill_steps < 1:
+            raise ConfigError(f"--finetune.distill_steps must be >= 1, got {self.distill_steps}")
 
 
 @FinetuneConfig.register_subclass("residual")
@@ -216,20 +243,46 @@ class TuningConfig(FinetuneConfig):
                 raise ConfigError(f"--finetune.{name} must be positive, got {getattr(self, name)}")
 
 
-@FinetuneConfig.register_subclass("dppo")
 @dataclass(frozen=True)
-class DPPOConfig(TuningConfig):
-    """DPPO (Ren et al. 2024): PPO over the denoising steps of every plan."""
+class ChainConfig(TuningConfig):
+    """What methods share that follow the likelihood of every denoising step (`chain.py`)."""
 
     denoising_steps: int = 0
     """the last denoising steps, which learn; 0 lets all learn"""
-    denoising_gamma: float = 0.99
-    """discount of the advantage per denoising step before the last"""
     eta: float = 0.0
     """noise of DDIM while exploring, 1 draws as much as DDPM. What is saved acts without: above 0
     the policy that explores and the one that is saved drift apart (docs/diffusion.md)"""
     min_std: float = 0.1
     """floor of a denoising step's standard deviation while exploring, in half action ranges"""
+    replay_size: int = 0
+    """plans kept to replace those that turned out as expected; 0 learns from fresh ones only"""
+    replay_age: int = 4
+    """updates that a plan is kept for; a new potential drops all at once"""
+    replay_threshold: float = 0.05
+    """plans whose advantage is not larger teach nothing; in units of reward"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        least = {"denoising_steps": 0, "replay_size": 0, "replay_age": 1, "replay_threshold": 0}
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ConfigError(
+                    f"--finetune.{name} must be >= {smallest}, got {getattr(self, name)}"
+                )
+        if not 0 < self.min_std <= 1:
+            raise ConfigError(f"--finetune.min_std must be in (0, 1], got {self.min_std}")
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"--finetune.eta must be in [0, 1], got {self.eta}")
+
+
+@FinetuneConfig.register_subclass("dppo")
+@dataclass(frozen=True)
+class DPPOConfig(ChainConfig):
+    """DPPO (Ren et al. 2024): PPO over the denoising steps of every plan."""
+
+    denoising_gamma: float = 0.99
+    """discount of the advantage per denoising step before the last"""
     clip_first: float = 0.002
     """clipping of the probability ratio at the noisiest step that learns; rises to rl.clip_range"""
     kl_weight: float = 0.0
@@ -238,14 +291,11 @@ class DPPOConfig(TuningConfig):
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
         super().check()
-        for name in ("denoising_steps", "kl_weight"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--finetune.{name} must be >= 0, got {getattr(self, name)}")
-        for name in ("denoising_gamma", "min_std", "clip_first"):
+        if self.kl_weight < 0:
+            raise ConfigError(f"--finetune.kl_weight must be >= 0, got {self.kl_weight}")
+        for name in ("denoising_gamma", "clip_first"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"--finetune.{name} must be in (0, 1], got {getattr(self, name)}")
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"--finetune.eta must be in [0, 1], got {self.eta}")
 
 
 def _check_agent(rl: ActorCriticConfig) -> None:

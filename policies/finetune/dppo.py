@@ -15,73 +15,60 @@ saved and acts on all of them; a divergence from the start can be charged (`kl_w
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from embodied_reward.errors import ConfigError, NonFiniteError
+from embodied_reward.errors import ConfigError
 
 from ..config import PPOConfig
 from ..diffusion.actor import DiffusionActor
-from ..guard import refuse_rescaled_rewards
-from ..ppo import ClonedPPO
 from .chain import Chain
-from .config import DPPOConfig, TuningConfig
-from .tuned import ChainBuffer, DenoisingPolicy
+from .config import ChainConfig
+from .rollout import Rollout, SelectiveBuffer
+from .tuned import DenoisingPolicy
+from .weights import WeightPPO, build_learner
 
 CHUNK = 512  # chains whose likelihoods are worked out together
 
 
-class Rollout(NamedTuple):
-    """n decisions, as the update sees them.
-
-    Attributes:
-        obs: [n o].
-        chains: [n K+1 h a].
-        logs: [n K'], log-likelihoods when the update began.
-        starts: [n K h a], means of the start; empty where nothing asks for them.
-        advantages: [n], normalised.
-        returns: [n], the critic's targets.
-    """
-
-    obs: Tensor
-    chains: Tensor
-    logs: Tensor
-    starts: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-
-class ChainPPO(ClonedPPO):
+class ChainPPO(WeightPPO):
     """PPO whose ratio is that of single denoising steps.
 
     `actor_starts` decisions pass before the network learns, so that the critic can catch up.
 
     Args:
-        method: see `DPPOConfig`.
+        method: see `DPPOConfig`; other methods over the chain bring their own.
         pairs: of a decision and a step, per minibatch.
-        kwargs: see `ClonedPPO`.
+        kwargs: see `WeightPPO`.
     """
 
-    policy: DenoisingPolicy  # type: ignore[assignment]
+    memory: SelectiveBuffer | None
 
-    def __init__(self, *args: Any, method: DPPOConfig, pairs: int, **kwargs: Any) -> None:
-        self.method, self.pairs = method, pairs
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, method: ChainConfig, pairs: int, **kwargs: Any) -> None:
+        super().__init__(*args, method=method, pairs=pairs, **kwargs)
+        if method.replay_size:
+            self.memory = SelectiveBuffer(
+                method.replay_size, method.replay_age, method.replay_threshold
+            )
 
     def train(self) -> None:
         """Update once; raises NonFiniteError, with nothing more changed, on a bad number."""
         self._refuse_bad_numbers()
+        if self.memory is not None:
+            self._learn_values()
         rollout, logs = self._rollout(), []
-        for _ in range(self.n_epochs):
+        # With a memory the critic has learned already, and there may be nothing else to do.
+        idle = self.memory is not None and not (self._learns and len(rollout.obs))
+        for _ in range(0 if idle else self.n_epochs):
             logs += self._epoch(rollout)
-            if self.target_kl is not None and logs[-1]["train/approx_kl"] > 1.5 * self.target_kl:
+            if self._far(logs):
                 break
         self._n_updates += self.n_epochs
-        for key in logs[0]:
+        for key in logs[0] if logs else ():
             self.logger.record(key, float(np.mean([row[key] for row in logs])))
         values, returns = self.rollout_buffer.values, self.rollout_buffer.returns
         spread = np.var(returns)
@@ -94,28 +81,48 @@ class ChainPPO(ClonedPPO):
         every = torch.randperm(len(rollout.obs) * tuned)
         for rows in every.split(self.pairs):
             logs.append(self._update(rollout, rows // tuned, rows % tuned))
-            if self.target_kl is not None and logs[-1]["train/approx_kl"] > 1.5 * self.target_kl:
+            if self._far(logs):
                 break
         return logs
 
+    def _far(self, logs: list[dict[str, float]]) -> bool:
+        """Return whether the newest update left the policy that acted too far behind."""
+        limit = math.inf if self.target_kl is None else 1.5 * self.target_kl
+        return bool(logs) and logs[-1]["train/approx_kl"] > limit
+
     def _update(self, rollout: Rollout, rows: Tensor, k: Tensor) -> dict[str, float]:
         policy = self.policy
-        obs, step = rollout.obs[rows], policy.frozen + k
+        step = policy.frozen + k
         mean = self._mean(rollout, rows, step)
         new = policy.chain.log_prob(mean, rollout.chains[rows, step + 1], step)
         change = new - rollout.logs[rows, k]
-        loss, logs = self._clipped(change, rollout.advantages[rows], k)
-        value_loss = nn.functional.mse_loss(
-            policy.predict_values(obs).flatten(), rollout.returns[rows]
-        )
+        loss, logs = self._clipped(change, self._advantages(rollout, rows, k), k)
+        value_loss = self._value_loss(rollout, rows)
         anchor = self._anchor(rollout, rows, step, mean)
-        learns = self.num_timesteps > self.actor_starts
-        total = value_loss * self.vf_coef + (loss + anchor if learns else 0.0)
-        self._descend(total)
-        with torch.no_grad():
-            logs["train/approx_kl"] = float((change.exp() - 1 - change).mean()) if learns else 0.0
+        self._descend(value_loss * self.vf_coef + (loss + anchor if self._learns else 0.0))
+        far = float((change.exp() - 1 - change).detach().mean()) if self._learns else 0.0
+        logs["train/approx_kl"] = far
         logs |= {"train/value_loss": value_loss.item(), "train/anchor_loss": anchor.item()}
         return logs
+
+    def _advantages(self, rollout: Rollout, rows: Tensor, k: Tensor) -> Tensor:
+        """Return the advantage [b] of steps k (of those that learn): that of their decision."""
+        return rollout.advantages[rows]
+
+    def _value_loss(self, rollout: Rollout, rows: Tensor) -> Tensor:
+        """Return the critic's squared error; 0 where it has learned from the rollout already."""
+        if self.memory is not None:
+            return torch.zeros(())
+        values = self.policy.predict_values(rollout.obs[rows]).flatten()
+        return nn.functional.mse_loss(values, rollout.returns[rows])
+
+    def _learn_values(self) -> None:
+        """Teach the critic every fresh decision: the selected ones alone would mislead it."""
+        batch, count = next(self.rollout_buffer.get()), max(1, self.pairs // self.policy.tuned)
+        for _ in range(self.n_epochs):
+            for rows in torch.randperm(len(batch.observations)).split(count):
+                values = self.policy.predict_values(batch.observations[rows]).flatten()
+                self._descend(nn.functional.mse_loss(values, batch.returns[rows]))
 
     def _clipped(
         self, change: Tensor, advantages: Tensor, k: Tensor
@@ -146,24 +153,26 @@ class ChainPPO(ClonedPPO):
             apart = chain.divergence(mean, rollout.starts[rows, step], step)
             cost = cost + self.method.kl_weight * apart.mean()
         if frozen:
-            early = step % frozen
-            held = self._mean(rollout, rows, early)
-            cost = cost + chain.divergence(held, rollout.starts[rows, early], early).mean()
+            cost = cost + self._held(rollout, rows, step % frozen)
         return cost
 
-    def _descend(self, loss: Tensor) -> None:
-        """Take a gradient step. Raises NonFiniteError before anything is changed."""
-        self.policy.optimizer.zero_grad()
-        loss.backward()
-        groups = (self.policy.learner, self.policy.critic)
-        # Apart, because the critic's gradient would shrink the network's.
-        norms = [nn.utils.clip_grad_norm_(g.parameters(), self.max_grad_norm) for g in groups]
-        if not all(torch.isfinite(x) for x in (loss, *norms)):
-            raise NonFiniteError(
-                f"the update at decision {self.num_timesteps} has loss {loss.item()} and gradient "
-                f"norms {[n.item() for n in norms]}; it was not made"
-            )
-        self.policy.optimizer.step()
+    def _held(self, rollout: Rollout, rows: Tensor, early: Tensor) -> Tensor:
+        """Return the learner's divergence from the start on steps that do not learn."""
+        mean = self._mean(rollout, rows, early)
+        return self.policy.chain.divergence(mean, rollout.starts[rows, early], early).mean()
+
+    @property
+    def _anchored(self) -> bool:
+        """Whether the update asks for the means of the start."""
+        return bool(self.method.kl_weight or self.policy.frozen)
+
+    def _scaled(self, advantages: Tensor) -> Tensor:
+        """Return the advantages [n] of a rollout as the update takes them."""
+        if len(advantages) < 2:
+            return advantages
+        # Selected advantages have no mean of zero, and their signs are what was learned.
+        centre = advantages.mean() if self.memory is None else 0.0
+        return (advantages - centre) / (advantages.std() + 1e-8)
 
     @torch.no_grad()
     def _rollout(self) -> Rollout:
@@ -171,24 +180,24 @@ class ChainPPO(ClonedPPO):
         batch = next(buffer.get())
         n, shape = len(batch.observations), policy.actor.noise_shape
         chains = batch.actions.view(n, policy.chain.steps + 1, *shape)
-        parts = list(zip(chains.split(CHUNK), batch.observations.split(CHUNK), strict=True))
+        parts = zip(chains.split(CHUNK), batch.observations.split(CHUNK), strict=True)
         logs = torch.cat([policy.log_probs(c, o) for c, o in parts])
-        every = torch.arange(policy.chain.steps)
-        anchored = bool(self.method.kl_weight or policy.frozen)
-        asked = parts if anchored else []
-        starts = [policy.means(policy.start, c, o, every) for c, o in asked]
-        advantages = batch.advantages
-        if n > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        empty = torch.zeros(0, device=logs.device)
-        return Rollout(
+        found = Rollout(
             batch.observations,
             chains,
             logs,
-            torch.cat(starts) if starts else empty,
-            advantages,
+            torch.zeros(0, device=logs.device),
+            batch.advantages,
             batch.returns,
         )
+        if self.memory is not None:
+            found = self.memory.mix(found, next(iter(self._versions), ""))
+            self.logger.record("train/decisions", len(found.obs))
+        every, starts = torch.arange(policy.chain.steps), found.starts
+        if self._anchored and len(found.obs):
+            parts = zip(found.chains.split(CHUNK), found.obs.split(CHUNK), strict=True)
+            starts = torch.cat([policy.means(policy.start, c, o, every) for c, o in parts])
+        return found._replace(starts=starts, advantages=self._scaled(found.advantages))
 
 
 def clip_ranges(steps: int, first: float, last: float) -> Tensor:
@@ -199,22 +208,29 @@ def clip_ranges(steps: int, first: float, last: float) -> Tensor:
 
 
 def build_dppo(
-    method: DPPOConfig, rl: PPOConfig, actor: DiffusionActor, env: VecEnv, *, seed: int = 0
+    method: ChainConfig,
+    rl: PPOConfig,
+    actor: DiffusionActor,
+    env: VecEnv,
+    *,
+    seed: int = 0,
+    algorithm: type[ChainPPO] = ChainPPO,
+    network: type[DenoisingPolicy] = DenoisingPolicy,
 ) -> ChainPPO:
     """Build the learner.
 
     Args:
-        method: see `DPPOConfig`.
+        method: see `DPPOConfig`, or the configuration of another `algorithm`.
         rl: its agent, the discount worked out.
         actor: the diffusion policy to begin with.
         env: of `PlanEnv`s that carry plans out, usually inside a `LearnedRewardVecEnv`.
         seed: of everything the learner draws.
+        algorithm: DPPO, or what changes it.
+        network: what the algorithm trains.
 
     Raises:
         ConfigError: more steps shall learn than the policy denoises.
     """
-    rl.check()
-    refuse_rescaled_rewards(env)
     chain = Chain(actor.model, eta=method.eta, min_std=method.min_std)
     tuned = method.denoising_steps or chain.steps
     if tuned > chain.steps:
@@ -222,37 +238,7 @@ def build_dppo(
             f"--finetune.denoising_steps={tuned} is more than the policy's "
             f"num_inference_steps of {chain.steps}"
         )
-    return ChainPPO(
-        DenoisingPolicy,
-        env,
-        method=method,
-        learning_rate=rl.learning_rate,
-        n_steps=rl.n_steps,
-        batch_size=rl.n_steps * env.num_envs,  # SB3's own minibatches are not drawn
-        pairs=rl.batch_size,
-        n_epochs=rl.n_epochs,
-        gamma=rl.gamma,
-        gae_lambda=rl.gae_lambda,
-        clip_range=rl.clip_range,
-        target_kl=rl.target_kl,
-        max_grad_norm=method.max_grad_norm,
-        rollout_buffer_class=ChainBuffer,
-        rollout_buffer_kwargs={"length": (chain.steps + 1) * int(np.prod(actor.noise_shape))},
-        policy_kwargs=policy_kwargs(method, rl, actor, chain, tuned),
-        actor_starts=rl.actor_starts,
-        seed=seed,
-        device=rl.device,
+    length = (chain.steps + 1) * int(np.prod(actor.noise_shape))
+    return build_learner(
+        algorithm, network, method, rl, actor, env, chain, tuned=tuned, length=length, seed=seed
     )
-
-
-def policy_kwargs(
-    method: TuningConfig, rl: PPOConfig, actor: DiffusionActor, chain: Chain, tuned: int
-) -> dict[str, Any]:
-    """Return the arguments of `DenoisingPolicy`."""
-    return {
-        "actor": actor,
-        "chain": chain,
-        "tuned": tuned,
-        "net_arch": tuple(rl.net_arch),
-        "critic_learning_rate": method.critic_learning_rate,
-    }

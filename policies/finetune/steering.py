@@ -2,7 +2,7 @@
 
 All ways are pure functions of (observation, action) but for the base plans' noise in `Residual` and
 `Choosing`, which comes from their own generators; those plans are part of what the agent observes.
-Where the policy's weights learn (`Carrying`) nothing is steered: the learner denoises the plans.
+Where the learner denoises the plans itself (`Carrying`) nothing is steered.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,14 @@ from torch import Tensor
 from embodied_reward.errors import ConfigError
 from embodied_reward.types import Float32
 
-from .config import BestOfNConfig, DSRLConfig, FinetuneConfig, ResidualConfig, TuningConfig
+from .config import (
+    BestOfNConfig,
+    DSRLConfig,
+    DSRLNAConfig,
+    FinetuneConfig,
+    ResidualConfig,
+    TuningConfig,
+)
 
 
 class Base(Protocol):
@@ -43,6 +50,10 @@ class Base(Protocol):
 
     def denoise(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Return what `plan` does before it is cut to the action range, with its gradient."""
+        ...
+
+    def unit_plans(self, flat: Tensor, noise: Tensor) -> Tensor:
+        """Denoise [b h a] to plans [b n*a] in [-1, 1], given normalised observations [b o]."""
         ...
 
 
@@ -80,10 +91,7 @@ class NoiseSteering:
 
     def __init__(self, base: Base, bound: float, steps: int = 0) -> None:
         horizon, size = base.noise_shape
-        if steps > horizon:
-            raise ConfigError(
-                f"--finetune.noise_steps={steps} is more than the policy's horizon of {horizon}"
-            )
+        _check_noise_steps(steps, base)
         self.base, self.bound, self._steps = base, bound, steps or horizon
         self.width, self.actions = base.width, self._steps * size
 
@@ -102,8 +110,7 @@ class NoiseSteering:
         """Return the noise [h a] that an action stands for."""
         horizon, size = self.base.noise_shape
         rows = torch.as_tensor(action, dtype=torch.float32).reshape(self._steps, size)
-        which = torch.arange(horizon) * self._steps // horizon
-        return self.bound * rows[which]
+        return self.bound * spread(rows[None], horizon)[0]
 
 
 class Residual:
@@ -218,6 +225,11 @@ class Carrying:
         return (self._middle + self._half * unit).astype(np.float32)
 
 
+def spread(rows: Tensor, horizon: int) -> Tensor:
+    """Repeat noise vectors [b k a] along a horizon, [b h a]."""
+    return rows[:, torch.arange(horizon, device=rows.device) * rows.shape[1] // horizon]
+
+
 def repeated(obs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Return one stack of observations [1 ...] as a batch [count ...]."""
     return {key: x.expand(count, *x.shape[1:]) for key, x in obs.items()}
@@ -232,9 +244,20 @@ def steering_of(config: FinetuneConfig, base: Base) -> Steering:
         )
     if isinstance(config, TuningConfig):
         return Carrying(base)
+    if isinstance(config, DSRLNAConfig):
+        _check_noise_steps(config.noise_steps, base)
+        return Carrying(base)
     if isinstance(config, DSRLConfig):
         return NoiseSteering(base, config.noise_bound, config.noise_steps)
     if isinstance(config, BestOfNConfig):
         return Choosing(base, config.candidates)
     assert isinstance(config, ResidualConfig)
     return Residual(base, config.bound)
+
+
+def _check_noise_steps(steps: int, base: Base) -> None:
+    horizon = base.noise_shape[0]
+    if steps > horizon:
+        raise ConfigError(
+            f"--finetune.noise_steps={steps} is more than the policy's horizon of {horizon}"
+        )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from embodied_reward.types import Float32
 
-from ..diffusion.actor import DiffusionActor, lerobot_key
+from ..diffusion.actor import DiffusionActor
 from ..diffusion.windows import STATE_KEYS
 from .chain import Chain
 
@@ -58,7 +58,7 @@ class DenoisingPolicy(BasePolicy):
         self.learner = copy.deepcopy(actor.model).requires_grad_(True)
         self.start = actor.model
         width = int(np.prod(observation_space.shape))
-        self.critic = nn.Sequential(*create_mlp(width, 1, list(net_arch), nn.Mish))
+        self.critic = self._new_critic(width, list(net_arch))
         self.optimizer = torch.optim.Adam(
             [
                 {"params": list(self.learner.parameters()), "lr": lr_schedule(1)},
@@ -103,19 +103,14 @@ class DenoisingPolicy(BasePolicy):
         flat = self.chain.mean(model.diffusion.unet, x, k.repeat(len(chains)), condition)
         return flat.view(len(chains), len(k), *x.shape[1:])
 
+    def _new_critic(self, width: int, net_arch: list[int]) -> nn.Module:
+        """Return what maps observations [b o] to values [b 1]; it is not part of what is saved."""
+        return mlp(width, net_arch)
+
     def condition(self, obs: Tensor) -> Tensor:
         """Return LeRobot's conditioning [b c] of flat observations [b o]."""
-        parts = self.unflat(obs)
+        parts = self.actor.unflat(obs)
         return torch.cat([parts[key] for key in STATE_KEYS.values() if key in parts], -1).flatten(1)
-
-    def unflat(self, obs: Tensor) -> dict[str, Tensor]:
-        """Return LeRobot's normalised observations, key -> [b n_obs_steps s]."""
-        spec = self.actor.spec
-        steps = spec.config.n_obs_steps
-        sizes = {lerobot_key(k): int(np.prod(v)) for k, v in spec.observation.items()}
-        columns = obs.split([steps * size for size in sizes.values()], dim=1)
-        found = zip(sizes.items(), columns, strict=True)
-        return {key: part.view(len(obs), steps, size) for (key, size), part in found}
 
     def unscale_action(self, scaled_action: Float32) -> Float32:
         """Return what the environment carries out of chains [b c]: the plans in [-1, 1]."""
@@ -135,6 +130,11 @@ class DenoisingPolicy(BasePolicy):
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.sample(observation).flatten(1)
+
+
+def mlp(width: int, net_arch: list[int]) -> nn.Module:
+    """Return a network [b width] -> [b 1]."""
+    return nn.Sequential(*create_mlp(width, 1, net_arch, nn.Mish))
 
 
 class ChainBuffer(RolloutBuffer):

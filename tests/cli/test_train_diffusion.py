@@ -77,7 +77,7 @@ def test_a_resumed_clone_is_the_uninterrupted_one(clone, demos, tmp_path):
     assert (root / "metrics.jsonl").read_bytes() == (clone / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["dsrl", "residual", "best_of_n", "noise_search"])
+@pytest.mark.parametrize("method", ["dsrl", "dsrl_na", "residual", "best_of_n", "noise_search"])
 def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, method, capsys):
     assert finetune(tmp_path / "a", clone, method, "--reward.mode=oracle") == 0
     assert finetune(tmp_path / "b", clone, method, "--reward.mode=oracle") == 0
@@ -94,7 +94,7 @@ def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, m
     assert "TableReach-v0: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("method", ["dsrl", "best_of_n"])
+@pytest.mark.parametrize("method", ["dsrl", "dsrl_na", "best_of_n"])
 def test_fine_tuning_resumes(clone, tmp_path, capsys, method):
     root = tmp_path / "run"
     assert finetune(root, clone, method, "--reward.mode=success") == 0
@@ -116,13 +116,19 @@ def tune(root, clone, method, *argv, steps=12):
     return train(root, *base, *TUNER, f"--steps={steps}", "--eval.freq=0", *argv)
 
 
-@pytest.mark.parametrize("method", ["dppo"])
-def test_tuned_weights_are_lerobots_policy_repeat_and_resume(clone, tmp_path, method, capsys):
+REPLAY = ("--finetune.replay_size=8", "--finetune.replay_threshold=0")
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("dppo", ()), ("prdp", REPLAY), ("tp_grpo", ()), ("rwr", ()), ("preference", ())],
+)
+def test_tuned_weights_are_lerobots_policy_repeat_and_resume(clone, tmp_path, method, more, capsys):
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
     root = tmp_path / "a"
     for name in ("a", "b"):
-        assert tune(tmp_path / name, clone, method, "--reward.mode=oracle") == 0
+        assert tune(tmp_path / name, clone, method, "--reward.mode=oracle", *more) == 0
     assert (root / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
     assert any("episode/shaping" in key for r in rows(root) for key in r)
     policy, start = load_policy(root / "checkpoints" / "last"), load_policy(clone)
@@ -142,9 +148,25 @@ def test_tuned_weights_are_lerobots_policy_repeat_and_resume(clone, tmp_path, me
     assert rows(root)[-1]["step"] == 16
 
 
+def test_rwr_clones_demonstrations_beside_its_own_plans(clone, demos, tmp_path):
+    def learned(name, *argv):
+        more = ("--finetune.signal=progress", "--finetune.demo_fraction=0.5", *argv)
+        assert tune(tmp_path / name, clone, "rwr", "--reward.mode=oracle", *more) == 0
+        return [r["train/loss"] for r in rows(tmp_path / name) if "train/loss" in r]
+
+    alone, beside = learned("alone"), learned("beside", f"--dataset.root={demos}")
+    assert len(beside) == len(alone) > 0
+    assert beside != alone
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            (*TINY, "--policy.path=x", "--finetune.type=dppo", "--reward.mode=success",
+             "--dataset.root=x"),
+            "--finetune.type=dppo learns from its own rollouts alone",
+        ),
         ((*TINY,), "give --dataset.root=DEMOS"),
         (("--finetune.type=dsrl", "--reward.mode=success"), "needs --policy.type=diffusion"),
         ((*TINY, "--policy.path=x"), "say how with --finetune.type"),

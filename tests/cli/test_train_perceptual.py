@@ -1,6 +1,9 @@
 """`er train-reward --reward_model.type=perceptual` and what follows it, on real files."""
 
+import base64
+import io
 import json
+import re
 
 import numpy as np
 import PIL.Image
@@ -92,6 +95,13 @@ def test_a_report_about_hands_says_what_is_known_of_a_film(run, hands, tmp_path,
     text = page.read_text(encoding="utf-8")
     assert "perceptual" in text
     assert "The run's 3 training episodes; it held none out." in text
+    document = json.loads(re.search(r'<script id="document"[^>]*>(.*?)</script>', text, re.S)[1])
+    picture = document["steps"].removeprefix("data:image/webp;base64,")
+    with PIL.Image.open(io.BytesIO(base64.b64decode(picture))) as shown:
+        with PIL.Image.open(run / "steps.png") as sheet:
+            ratio = sheet.width / sheet.height
+        assert shown.width / shown.height == pytest.approx(ratio, rel=0.01)
+        assert np.asarray(shown.convert("RGB")).std() > 10
 
 
 def test_films_of_a_large_camera_are_reduced_and_give_a_reward(tmp_path):

@@ -18,6 +18,7 @@ from embodied_reward.policies.finetune.agents import build_agent
 from embodied_reward.policies.finetune.config import (
     BestOfNConfig,
     DSRLConfig,
+    DSRLNAConfig,
     NoiseSearchConfig,
     ResidualConfig,
 )
@@ -55,6 +56,10 @@ class TwoModes:
             eps = (x - np.sqrt(kept) * clean) / np.sqrt(1 - kept)
             x = np.sqrt(next_kept) * clean + np.sqrt(1 - next_kept) * eps
         return x.astype(np.float32)
+
+    def unit_plans(self, flat, noise):
+        assert flat.shape == (len(noise), 1)
+        return (self.denoise({}, noise) / 2).clamp(-1, 1).flatten(1)
 
     def denoise(self, obs, noise):
         x = noise
@@ -105,7 +110,7 @@ def learned(config, good, episodes, seed=0, deterministic=False):
     fields = {"gradient_steps": 3, "batch_size": 48, "learning_starts": 64, "net_arch": (32, 32)}
     config = dataclasses.replace(config, rl=dataclasses.replace(config.rl, **fields))
     venv = DummyVecEnv([lambda: PlanEnv(OneStep(good), steering_of(config, TwoModes()), seed)])
-    model = build_agent(config, config.rl, venv, seed=seed)
+    model = build_agent(config, config.rl, venv, seed=seed, base=TwoModes())
     model.learn(episodes)
     return acted(config, model, good, deterministic)
 
@@ -136,8 +141,9 @@ def test_the_base_has_both_modes():
     assert np.abs(np.abs(actions) - 1).mean() < 0.2
 
 
-def test_dsrl_finds_the_mode_that_pays_and_stays_on_it():
-    actions = learned(DSRLConfig(), lambda a: a > 0, episodes=320)
+@pytest.mark.parametrize("config", [DSRLConfig(), DSRLNAConfig(distill_steps=3)])
+def test_dsrl_finds_the_mode_that_pays_and_stays_on_it(config):
+    actions = learned(config, lambda a: a > 0, episodes=320)
     assert (actions > 0).mean() >= 0.95
     assert abs(np.mean(actions[actions > 0]) - 1) < 0.15
 
@@ -147,8 +153,9 @@ def test_dsrl_cannot_do_what_the_base_never_does_and_a_residual_can():
         return abs(action) < 0.2
 
     base = np.mean([between(a) for a in base_actions(2000)])
-    steered = learned(DSRLConfig(), between, episodes=200)
-    assert np.mean(np.abs(steered) < 0.2) <= base + 0.1
+    for config in (DSRLConfig(), DSRLNAConfig()):
+        steered = learned(config, between, episodes=200)
+        assert np.mean(np.abs(steered) < 0.2) <= base + 0.1
     config = ResidualConfig(bound=0.75, progressive_steps=100)
     assert np.mean(np.abs(learned(config, between, episodes=800)) < 0.2) >= 0.8
 

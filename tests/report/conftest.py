@@ -84,6 +84,7 @@ def evidence():
         probes=run_probes(bench),
         threshold=0.5,
         training=[{"step": s, "train/loss": 1 / s} for s in (1, 10, 20)],
+        steps=np.full((40, 90, 3), 120, np.uint8),
     )
 
 

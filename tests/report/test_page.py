@@ -2,7 +2,7 @@
 
 import json
 
-SECTIONS = ["metrics", "calibration", "views", "worst", "episodes", "probes", "training"]
+SECTIONS = ["metrics", "calibration", "views", "steps", "worst", "episodes", "probes", "training"]
 
 
 def js(browser, script, *args):
@@ -159,3 +159,4 @@ def test_dark_mode_changes_the_paper_and_probes_show_pictures(opened):
     )
     assert shown
     assert min(shown) > 0
+    assert js(opened, "return document.querySelector('#steps img').naturalWidth") == 90

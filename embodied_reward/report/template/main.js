@@ -1,6 +1,6 @@
 const doc = JSON.parse(document.getElementById('document').textContent);
 const SECTIONS = doc.kind === 'reward'
-  ? [metricsSection, calibrationSection, viewsSection, worstSection, episodesSection, probesSection, trainingSection]
+  ? [metricsSection, calibrationSection, viewsSection, stepsSection, worstSection, episodesSection, probesSection, trainingSection]
   : [trainingSection];
 
 document.title = `${doc.title} – report`;

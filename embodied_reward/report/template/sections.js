@@ -259,6 +259,13 @@ function shot(shown) {
     el('figcaption', {}, shown.caption));
 }
 
+function stepsSection(doc) {
+  if (!doc.steps) return null;
+  return section('steps', 'Discovered steps', 'Steps',
+    'Every demonstration of the fit: the middle frame of each step that was found, and the potential over time.',
+    el('img', { class: 'wide', src: doc.steps, alt: 'Steps of every demonstration, and its potential over time' }));
+}
+
 function trainingSection(doc) {
   if (!doc.training.length) return null;
   return section('training', 'Learning curves', 'Learning', 'From the run’s metrics.jsonl.',

@@ -23,6 +23,7 @@ class HttpConfig:
         deadline: seconds that a reply may take beyond the request's own timeout [s].
         max_connections: open connections; one more is answered 503 and closed.
         drain: seconds that requests under way may take when the server stops [s].
+        token_from: where a person gives the token, for messages.
 
     Raises:
         ConfigError: the combination is unsafe or cannot work.
@@ -37,13 +38,14 @@ class HttpConfig:
     deadline: float = 30.0
     max_connections: int = 256
     drain: float = 30.0
+    token_from: str = "--token, or ER_SERVE_TOKEN"  # noqa: S105 (words)
 
     def __post_init__(self) -> None:
         """Refuse an open door."""
         if not self.is_loopback and len(self.token) < SHORTEST_TOKEN:
             raise ConfigError(
                 f"host={self.host} can be reached from other machines: give a token of at least "
-                f"{SHORTEST_TOKEN} characters (--token, or ER_SERVE_TOKEN), or listen at 127.0.0.1"
+                f"{SHORTEST_TOKEN} characters ({self.token_from}), or listen at 127.0.0.1"
             )
         if not self.token.isascii() or self.token != self.token.strip():
             raise ConfigError("the token must be ASCII without spaces around it")

@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from aiohttp import web
 from embodied_reward.errors import ScoringError
 from embodied_reward.scoring.limits import Limits
 from embodied_reward.scoring.request import ScoreRequest
+from embodied_reward.scoring.transport.app import GuardedApp
 from embodied_reward.scoring.transport.canary import Canary
 from embodied_reward.scoring.transport.core import Core
 from embodied_reward.scoring.transport.http_config import HttpConfig
@@ -30,30 +31,19 @@ FULL = (
 )
 
 
-class HttpServer:
-    """Serve a core over HTTP from a thread of its own, until `close`.
+class AppServer:
+    """Serve an app from a thread of its own, until `close`.
 
     Args:
-        core: the scoring core; must outlive the server.
         config: address, token, limits.
-        limits: of one request, as the core's.
-        canaries: scorer -> request for readiness, see `Canary`.
+        make: builds the app, in the thread of the event loop.
 
     Raises:
         ScoringError: it cannot listen at the address.
     """
 
-    def __init__(
-        self,
-        core: Core,
-        config: HttpConfig | None = None,
-        *,
-        limits: Limits | None = None,
-        canaries: Mapping[str, ScoreRequest] | None = None,
-    ) -> None:
-        self.config = config or HttpConfig()
-        self.canary = Canary(core, canaries)
-        self._core, self._limits = core, limits or Limits()
+    def __init__(self, config: HttpConfig, make: Callable[[], GuardedApp]) -> None:
+        self.config, self._make = config, make
         self._socket = _bind(self.config)
         self.port = int(self._socket.getsockname()[1])
         self._loop = asyncio.new_event_loop()
@@ -61,12 +51,8 @@ class HttpServer:
         self._stopping = threading.Event()
         self._running = False
         self._failure: Exception | None = None
-        self._threads = [
-            threading.Thread(target=self._run, name="er-http", daemon=True),
-            threading.Thread(target=self._watch, name="er-canary", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._run, name="er-http", daemon=True)
+        self._thread.start()
         self._up.wait(30.0)
         if not self._running:
             self._stopping.set()
@@ -79,44 +65,18 @@ class HttpServer:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
-    def wait_ready(self, timeout: float, stop: threading.Event | None = None) -> dict[str, str]:
-        """Wait until every scorer has scored its canary.
-
-        Args:
-            timeout: most seconds to wait [s].
-            stop: ends the wait early.
-
-        Returns:
-            What is not ready, and why.
-        """
-        end = time.monotonic() + timeout
-        stop = stop or self._stopping
-        while self.canary.problems() and time.monotonic() < end:
-            if stop.wait(0.02):
-                break
-        return self.canary.problems()
-
     def close(self) -> None:
         """Finish what is under way, refuse what comes, then stop."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._threads[0].join()
-            self._threads[1].join(1.0)
+            self._thread.join()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _watch(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self.canary.check()
-            except Exception:  # a scorer may raise anything; it stays not ready
-                log.exception("a canary failed")
-            self._stopping.wait(CANARY_EVERY)
 
     def _run(self) -> None:
         try:
@@ -130,7 +90,7 @@ class HttpServer:
             self._up.set()
 
     async def _serve(self) -> None:
-        app = ScoringApp(self._core, self.config, self._limits, self.canary)
+        app = self._make()
         runner = web.AppRunner(
             app.app,
             access_log=None,
@@ -172,11 +132,69 @@ class HttpServer:
 
         return connection
 
-    async def _drain(self, app: ScoringApp) -> None:
+    async def _drain(self, app: GuardedApp) -> None:
         app.draining = True
         end = self._loop.time() + self.config.drain
         while app.active and self._loop.time() < end:
             await asyncio.sleep(0.01)
+
+
+class HttpServer(AppServer):
+    """Serve a core over HTTP from a thread of its own, until `close`.
+
+    Args:
+        core: the scoring core; must outlive the server.
+        config: address, token, limits.
+        limits: of one request, as the core's.
+        canaries: scorer -> request for readiness, see `Canary`.
+
+    Raises:
+        ScoringError: it cannot listen at the address.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        config: HttpConfig | None = None,
+        *,
+        limits: Limits | None = None,
+        canaries: Mapping[str, ScoreRequest] | None = None,
+    ) -> None:
+        settings, asked = config or HttpConfig(), limits or Limits()
+        self.canary = Canary(core, canaries)
+        super().__init__(settings, lambda: ScoringApp(core, settings, asked, self.canary))
+        self._watching = threading.Thread(target=self._watch, name="er-canary", daemon=True)
+        self._watching.start()
+
+    def wait_ready(self, timeout: float, stop: threading.Event | None = None) -> dict[str, str]:
+        """Wait until every scorer has scored its canary.
+
+        Args:
+            timeout: most seconds to wait [s].
+            stop: ends the wait early.
+
+        Returns:
+            What is not ready, and why.
+        """
+        end = time.monotonic() + timeout
+        stop = stop or self._stopping
+        while self.canary.problems() and time.monotonic() < end:
+            if stop.wait(0.02):
+                break
+        return self.canary.problems()
+
+    def close(self) -> None:
+        """Finish what is under way, refuse what comes, then stop."""
+        super().close()
+        self._watching.join(1.0)
+
+    def _watch(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.canary.check()
+            except Exception:  # a scorer may raise anything; it stays not ready
+                log.exception("a canary failed")
+            self._stopping.wait(CANARY_EVERY)
 
 
 class _TurnedAway(asyncio.Protocol):
