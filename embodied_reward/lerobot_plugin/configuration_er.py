@@ -22,6 +22,7 @@ from embodied_reward.rewards import (
     EnsembleConfig,
     GoalDistanceConfig,
     PerceptualConfig,
+    RaplConfig,
     RemainingTimeConfig,
     RewardModelConfig,
     RlhfConfig,
@@ -137,7 +138,7 @@ def _declare(method: str, kind: type[RewardModelConfig]) -> type[ErConfig]:
     return cls
 
 
-# By the names that LeRobot's factories derive; `rapl` scores whole episodes and has none.
+# By the names that LeRobot's factories derive.
 ErDopamineConfig = _declare("dopamine", DopamineConfig)
 ErRemainingTimeConfig = _declare("remaining_time", RemainingTimeConfig)
 ErSuccessConfig = _declare("success", SuccessConfig)
@@ -145,6 +146,7 @@ ErGoalDistanceConfig = _declare("goal_distance", GoalDistanceConfig)
 ErTccConfig = _declare("tcc", TccConfig)
 ErPerceptualConfig = _declare("perceptual", PerceptualConfig)
 ErRlhfConfig = _declare("rlhf", RlhfConfig)
+ErRaplConfig = _declare("rapl", RaplConfig)
 ErEnsembleConfig = _declare("ensemble", EnsembleConfig)
 
 CONFIGS: dict[str, type[ErConfig]] = {
@@ -155,5 +157,6 @@ CONFIGS: dict[str, type[ErConfig]] = {
     "tcc": ErTccConfig,
     "perceptual": ErPerceptualConfig,
     "rlhf": ErRlhfConfig,
+    "rapl": ErRaplConfig,
     "ensemble": ErEnsembleConfig,
 }
