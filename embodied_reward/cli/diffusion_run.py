@@ -68,7 +68,7 @@ class DiffusionRun:
             config.env, config.eval.seed, views=policy.views, size=size, pixels=bool(policy.views)
         )
         self._open.callback(self.env.close)
-        check_rate(self.env, episodes[0], config.env.action_repeat)
+        check_rate(self.env, episodes[0], config.env)
         windows, action = self._windows(episodes), self.env.action_space
         assert isinstance(action, spaces.Box)
         seen = observed_space(self._states(), policy.views)

@@ -327,7 +327,7 @@ class PolicyRun:
         return self.mode.paid(base) + weight * added
 
     def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
-        check_rate(self.eval_env, episodes[0], self.config.env.action_repeat)
+        check_rate(self.eval_env, episodes[0], self.config.env)
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
 

@@ -111,7 +111,7 @@ def register(argv: list[str]) -> None:
     tree: dict[str, Any] = {}
     if "config_path" in given:
         tree = configs.read_yaml(Path(given["config_path"]))
-    elif given.get("resume") == "true" and given.get("output_dir"):
+    elif given.get("resume", "").lower() == "true" and given.get("output_dir"):
         tree = configs.read_yaml(Path(given["output_dir"]) / "config.yaml")
     packages = given.get("packages") or tree.get("packages") or ()
     packages = packages.split(",") if isinstance(packages, str) else packages

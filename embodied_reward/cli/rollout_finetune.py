@@ -8,6 +8,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from embodied_reward.cli.env_config import EnvConfig
+from embodied_reward.cli.policy_demos import ROBOT
 from embodied_reward.cli.policy_env import EnvMaker
 from embodied_reward.cli.policy_run import PolicyRun
 from embodied_reward.cli.train_policy import TrainPolicyConfig
@@ -47,7 +48,9 @@ class RobotPolicyRun(PolicyRun):
 
     def _spec(self) -> PolicySpec:
         spec = super()._spec()
-        return dataclasses.replace(spec, meta={**spec.meta, "motors": list(self.motors)})
+        rate = float(self.eval_env.metadata["render_fps"])
+        moves = {"motors": list(self.motors), "rate_hz": rate}
+        return dataclasses.replace(spec, meta={**spec.meta, **moves})
 
     def _build(self, demos: Transitions | None, *, cloning: bool) -> BaseAlgorithm:
         start = self.start if cloning else None  # a resumed run restores its own weights
@@ -116,7 +119,7 @@ def env_maker(session: "Session") -> EnvMaker:
 def training_config(config: "RolloutConfig") -> TrainPolicyConfig:
     """Return what `er train-policy` would be told."""
     return TrainPolicyConfig(
-        env=EnvConfig(id=f"robot/{config.robot.type}", horizon=config.horizon),
+        env=EnvConfig(id=f"{ROBOT}{config.robot.type}", horizon=config.horizon),
         policy=learner_of(config),
         reward=config.reward,
         success=config.success,

@@ -94,6 +94,7 @@ class Session:
             log=str(folder / "safety.jsonl"),
         )
         stack.callback(self.arm.close)
+        self._check_rate()
         operator = self._operator(stack)
         self.station = Station(self.arm, self._crew(operator))
         self.operator = operator
@@ -150,6 +151,16 @@ class Session:
                 "the --motors=... with which it was trained"
             )
         return self._policy
+
+    def _check_rate(self) -> None:
+        meta = self._policy.spec.meta if self._policy else {}
+        rate = self.arm.limits.rate
+        if abs(meta.get("rate_hz", rate) - rate) > 0.01 * rate:
+            raise ConfigError(
+                f"'{self.config.policy.path}' decides {meta['rate_hz']:g} times per second, and "
+                f"the limits have rate_hz: {rate:g}; its actions would move the arm by other "
+                "amounts: give the --limits with which it was trained"
+            )
 
     @property
     def moved(self) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embodied_reward import config as configs
 from embodied_reward.cli.cache_config import CacheConfig
 from embodied_reward.cli.command import run_verb
 from embodied_reward.cli.dataset_config import DatasetConfig
@@ -140,12 +141,24 @@ class TrainPolicyConfig:
 
 def main(argv: list[str]) -> int:
     """Entry point of `er train-policy`; with --robot.* it is `er rollout --mode=finetune`."""
-    if any(word.startswith("--robot.") for word in argv):
+    if _on_robot(argv):
         from embodied_reward.cli import rollout
 
         words = [re.sub(r"^--policy\.(?!path\b)", "--learner.", word) for word in argv]
         return rollout.main(["--mode=finetune", *words])
     return run_verb("train-policy", TrainPolicyConfig, train_policy, argv, __doc__)
+
+
+def _on_robot(argv: list[str]) -> bool:
+    """Return whether the words name a robot, or continue or repeat a run that has one."""
+    given = dict(word[2:].split("=", 1) for word in argv if word[:2] == "--" and "=" in word)
+    if any(key.startswith("robot.") for key in given):
+        return True
+    file = Path(given.get("config_path", ""))
+    if given.get("resume", "").lower() == "true" and "output_dir" in given:
+        file = Path(given["output_dir"]) / "config.yaml"
+    # What cannot be read is reported by whoever parses the words.
+    return file.is_file() and "robot" in configs.read_yaml(file)
 
 
 def train_policy(config: TrainPolicyConfig) -> int:

@@ -63,9 +63,12 @@ def reward(demos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(demos, reward, tmp_path_factory):
+    """`er train-policy` on a robot: the words of its simulator runs, --policy.* included."""
     root = tmp_path_factory.mktemp("finetune") / "run"
     more = (f"--dataset.root={demos}", f"--reward.path={reward}", "--steps=40", "--horizon=15")
-    assert rollout("finetune", root, *LEARNER, *more, "--eval.n_episodes=2") == 0
+    words = [word.replace("--learner.", "--policy.") for word in LEARNER]
+    argv = ["--robot.type=er_sim_arm", *ARM, *words, *more, "--eval.n_episodes=2"]
+    assert main(["train-policy", *argv, f"--output_dir={root}"]) == 0
     return root
 
 
@@ -133,8 +136,8 @@ def test_a_fine_tuned_policy_is_evaluated(tuned, reward, tmp_path, capsys):
 def test_fine_tuning_continues_from_its_checkpoint(tuned, tmp_path, capsys):
     root = tmp_path / "run"
     shutil.copytree(tuned, root, symlinks=True)  # `last` and `best` are links
-    argv = ["rollout", f"--output_dir={root}", "--resume=true", "--steps=60"]
-    assert main(argv) == 0
+    argv = [f"--output_dir={root}", "--resume=true", "--steps=60"]
+    assert main(["train-policy", *argv]) == 0  # the run's own file says that it has a robot
     assert "resuming at decision" in capsys.readouterr().out
     assert len(open_dataset(root / "episodes_01")) >= 2  # the first recording is left alone
 
@@ -142,7 +145,7 @@ def test_fine_tuning_continues_from_its_checkpoint(tuned, tmp_path, capsys):
 def test_fine_tuning_starts_from_a_given_policy(tuned, demos, tmp_path):
     root, more = tmp_path / "run", (f"--dataset.root={demos}", "--reward.mode=success")
     words = (f"--policy.path={tuned}", "--steps=1", "--horizon=5", "--eval.n_episodes=1")
-    assert rollout("finetune", root, *more, *words) == 0
+    assert rollout("finetune", root, *LEARNER, *more, *words) == 0
     start = load_file(tuned / "checkpoints" / "best" / "pretrained_model" / "model.safetensors")
     first = sorted((root / "checkpoints").glob("0*"))[0]
     now = load_file(first / "pretrained_model" / "model.safetensors")
@@ -236,6 +239,25 @@ def test_limits_of_another_robot_are_refused(tmp_path, capsys):
     words = ["--robot.realtime=false", f"--limits={tmp_path / 'limits.yaml'}"]
     assert main(["rollout", *words, f"--output_dir={tmp_path / 'run'}"]) == 2
     assert "wrist_roll.pos" in capsys.readouterr().err
+
+
+def test_another_rate_than_the_demonstrations_or_the_policys_is_refused(
+    demos, tuned, tmp_path, capsys
+):
+    tree = configs.load_preset("robot", "er_sim_arm")
+    tree["rate_hz"] = 5
+    (tmp_path / "slow.yaml").write_text(yaml.safe_dump(tree))
+    slow, start = f"--limits={tmp_path / 'slow.yaml'}", f"--policy.path={tuned}"
+    refused = {
+        "give --limits with rate_hz: 10, or demonstrations of 5": (
+            "finetune",
+            f"--dataset.root={demos}",
+        ),
+        "decides 10 times per second, and the limits have rate_hz: 5": ("evaluate", start),
+    }
+    for says, (mode, word) in refused.items():
+        assert rollout(mode, tmp_path / mode, slow, word, "--reward.mode=success") == 2
+        assert says in capsys.readouterr().err
 
 
 def test_rows_of_a_killed_episode_are_kept_by_the_next_run(tmp_path):

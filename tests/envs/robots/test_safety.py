@@ -234,6 +234,52 @@ def test_a_stream_of_any_float64_numbers_never_leaves_the_limits(data):
         door.release()
 
 
+def outside_pose():
+    """A pose within the limits of position whose tool is outside its box."""
+    for pose in np.random.default_rng(0).uniform(LIMITS.low, LIMITS.high, (1000, N)):
+        pose = np.float32(pose).astype(np.float64)
+        place, inside = tool_at(pose), LIMITS.workspace
+        if np.any(place < inside.low - 0.01) or np.any(place > inside.high + 0.01):
+            return pose
+    raise AssertionError("the workspace limits nothing")
+
+
+def test_the_first_check_of_the_order_is_the_one_that_is_reported():
+    """Faults are added from the last check to the first; each takes over from those before."""
+    home, pose = LIMITS.home.astype(np.float64), outside_pose()
+    state = {"command": home, "previous": home, "velocity": np.zeros(N), "measured": home}
+    rest = {"early": False, "age": 0.0}
+
+    def verdict():
+        rows = {k: np.asarray(v)[None] for k, v in {**state, **rest}.items()}
+        return Check(judge(limits=LIMITS, **rows)[0])
+
+    assert verdict() is Check.PASSED
+    beyond, nan = LIMITS.high + 1.0, np.full(N, np.nan)
+    faults = [
+        (Check.AGE, lambda: rest.update(age=10 * LIMITS.observation_age)),
+        (Check.CHANGE, lambda: rest.update(early=True)),
+        (Check.WORKSPACE, lambda: state.update(command=pose, previous=pose)),
+        (Check.ACCELERATION, lambda: state.update(velocity=np.full(N, 1e6))),
+        (Check.VELOCITY, lambda: state.update(previous=pose - 1e3)),
+        (Check.POSITION, lambda: state.update(command=beyond)),
+        (Check.FINITE, lambda: state.update(command=nan)),
+    ]
+    for check, add in faults:
+        add()
+        assert verdict() is check
+    assert [check for check, _ in faults[::-1]] == sorted(set(Check) - {Check.PASSED, Check.SHAPE})
+
+
+def test_names_are_looked_at_after_numbers():
+    """Shape comes second: a command of wrong names and not finite is refused as not finite."""
+    for extra, check in ((math.inf, Check.FINITE), (0.0, Check.SHAPE)):
+        door = SafetyDoor(LIMITS)
+        door.observe(LIMITS.home)
+        assert door.admit({**words(LIMITS.high + 1), "wing": extra}, now=0.0, observed=-9.0) is None
+        assert door.latched.check is check
+
+
 def test_the_reason_names_the_motor():
     door = SafetyDoor(LIMITS)
     door.observe(LIMITS.home)
