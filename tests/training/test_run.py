@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -68,6 +69,8 @@ def test_numbers_that_json_cannot_say_become_null(tmp_path):
 
 def test_tensorboard_has_every_scalar_and_forgets_purged_steps(tmp_path):
     run(tmp_path, 0, 6)
+    # TensorBoard orders files by the second in their names, then by a counter, as text.
+    time.sleep(1.0)
     run(tmp_path, 3, 5)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
