@@ -1,6 +1,7 @@
 """What a person sees while an arm moves: rerun where it is installed, one line otherwise."""
 
 import importlib.util
+import os
 import shutil
 import sys
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from embodied_reward.cli.rollout_record import LEARNED, Moment
-from embodied_reward.errors import MissingDependencyError
+from embodied_reward.errors import EnvError, MissingDependencyError
 
 _EVERY = 0.2  # between two lines on a terminal [s]
 _BAR = 20  # characters of the potential's bar
@@ -23,15 +24,21 @@ def make_display(kind: str, say: Callable[[str], None]) -> Callable[[Moment], No
 
     Raises:
         MissingDependencyError: rerun was asked for and is not installed.
+        EnvError: its viewer cannot be started.
     """
     installed = importlib.util.find_spec("rerun") is not None
     if kind == "rerun" and not installed:
         raise MissingDependencyError("rerun is not installed: pip install rerun-sdk")
-    if kind == "rerun" or (kind == "auto" and installed and sys.stdout.isatty()):
+    if kind == "rerun" or (kind == "auto" and installed and _windows() and sys.stdout.isatty()):
         return RerunDisplay()
     if kind == "none":
         return lambda moment: None
     return TerminalDisplay(say)
+
+
+def _windows() -> bool:
+    """Return whether a viewer could open a window: elsewhere it ends at once, unseen."""
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 class TerminalDisplay:
@@ -75,11 +82,25 @@ def line_of(moment: Moment) -> str:
 
 
 class RerunDisplay:
-    """Pictures and curves in rerun's viewer."""
+    """Pictures and curves in rerun's viewer.
 
-    def __init__(self) -> None:
+    Args:
+        spawn: start the viewer; else whoever calls says where what is shown goes to.
+
+    Raises:
+        EnvError: the viewer cannot be started.
+    """
+
+    def __init__(self, *, spawn: bool = True) -> None:
         self._rerun: Any = importlib.import_module("rerun")
-        self._rerun.init("er rollout", spawn=True)
+        try:
+            self._rerun.init("er rollout", spawn=spawn)
+        except RuntimeError as error:
+            why = next(iter(str(error).splitlines()), "no reason given")
+            raise EnvError(
+                f"rerun's viewer does not start: {why} Take --display=terminal, or see that "
+                "`rerun` runs in this shell"
+            ) from error
         self._step = 0
 
     def __call__(self, moment: Moment) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +17,12 @@ from embodied_reward import config as configs
 from embodied_reward.cli import main
 from embodied_reward.cli.rollout import RolloutConfig
 from embodied_reward.cli.rollout_crew import Person, SessionEnd
-from embodied_reward.cli.rollout_display import line_of, make_display
+from embodied_reward.cli.rollout_display import (
+    RerunDisplay,
+    TerminalDisplay,
+    line_of,
+    make_display,
+)
 from embodied_reward.cli.rollout_record import Moment
 from embodied_reward.data import open_dataset
 from embodied_reward.data.journal import Journal
@@ -373,6 +379,30 @@ def test_rerun_is_asked_for_by_name(monkeypatch):
     with pytest.raises(MissingDependencyError, match="rerun-sdk"):
         make_display("rerun", print)
     make_display("auto", print)
+
+
+def test_rerun_gets_pictures_curves_and_holds(tmp_path):
+    rerun = pytest.importorskip("rerun")
+    show = RerunDisplay(spawn=False)
+    rerun.save(tmp_path / "shown.rrd")
+    for t in range(3):
+        info = {"is_success": False, "intervention": t == 1, "held": "stuck" if t == 2 else None}
+        frames = {"front": np.full((8, 8, 3), t, np.uint8)}
+        show(Moment(0, t, frames, {"learned.potential": 0.25 * t}, info))
+    rerun.disconnect()
+    words = ["rerun", "rrd", "print", "-vvv", str(tmp_path / "shown.rrd")]
+    printed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    for path in ("cameras/front", "scores/potential", "scores/intervention", "log", "stuck"):
+        assert path in printed
+
+
+def test_without_windows_rerun_is_not_chosen(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert isinstance(make_display("auto", print), TerminalDisplay)
 
 
 def test_help_names_every_field(capsys):
