@@ -127,22 +127,23 @@ class ReceivingSAC(EpisodicSAC):
 
     Attributes:
         received: its environment.
-        updated: called when the updates of an episode are made.
+        updated: called when all is done that an episode leads to: its updates, or none where too
+            little was seen to begin with them.
     """
 
     received: ReceivedEpisodes
     updated: Callable[["ReceivingSAC"], None]
-
-    def train(self, gradient_steps: int, batch_size: int = 64) -> None:
-        """See the base class."""
-        super().train(gradient_steps, batch_size)
-        self.updated(self)
+    _taken = False
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
         if self.received.between:
-            self._last_obs = self.received.begin()
+            # Not after `train`, which is not called before `learning_starts`: an actor that hears
+            # nothing waits for its episodes to be learned from.
+            if self._taken:
+                self.updated(self)
+            self._last_obs, self._taken = self.received.begin(), True
         action = self.received.action
         return action, action
 
