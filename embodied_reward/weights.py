@@ -43,3 +43,29 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
         return tree, load_file(file), digest
     except SafetensorError as error:
         raise CheckpointError(f"'{file}' is not a readable safetensors file: {error}") from error
+
+
+def find(path: Path, what: str, writer: str) -> Path:
+    """Find the `pretrained_model` folder: best checkpoint of a run, else its last, else `path`.
+
+    Args:
+        path: a run, a checkpoint, or the folder itself.
+        what: names what is looked for.
+        writer: command that makes it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    candidates = [
+        path / "checkpoints" / "best" / "pretrained_model",
+        path / "checkpoints" / "last" / "pretrained_model",
+        path / "pretrained_model",
+        path,
+    ]
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise CheckpointError(
+        f"no {what} at '{path}': expected config.json and model.safetensors there or in "
+        f"checkpoints/best/pretrained_model below it; `{writer}` writes such a folder"
+    )

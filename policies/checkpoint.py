@@ -23,6 +23,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import nn
 
 from embodied_reward import config as configs
+from embodied_reward import weights
 from embodied_reward.errors import CheckpointError
 from embodied_reward.training.checkpoint import MANIFEST, verify
 from embodied_reward.types import Float32
@@ -213,16 +214,4 @@ def build_network(spec: PolicySpec) -> BasePolicy:
 
 def pretrained_folder(path: Path) -> Path:
     """Find `pretrained_model`: a run's best checkpoint, else its last. Raises CheckpointError."""
-    candidates = [
-        path / "checkpoints" / "best" / "pretrained_model",
-        path / "checkpoints" / "last" / "pretrained_model",
-        path / "pretrained_model",
-        path,
-    ]
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    raise CheckpointError(
-        f"no policy at '{path}': expected config.json and model.safetensors there or in "
-        "checkpoints/best/pretrained_model below it; `er train-policy` writes such a folder"
-    )
+    return weights.find(path, "policy", "er train-policy")

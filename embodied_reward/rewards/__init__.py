@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from embodied_reward import weights
 from embodied_reward.errors import CheckpointError, ConfigError, did_you_mean
 from embodied_reward.rewards.base import Card, RewardModel, RewardModelConfig
 from embodied_reward.rewards.dopamine import DopamineModel
@@ -127,16 +128,4 @@ def load_progress(path: Path | str, *, device: str = "cpu") -> RewardModel:
 
 def pretrained_folder(path: Path) -> Path:
     """Find the `pretrained_model` folder: best checkpoint of a run, else its last, else `path`."""
-    candidates = [
-        path / "checkpoints" / "best" / "pretrained_model",
-        path / "checkpoints" / "last" / "pretrained_model",
-        path / "pretrained_model",
-        path,
-    ]
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    raise CheckpointError(
-        f"no reward model at '{path}': expected config.json and model.safetensors there or in "
-        "checkpoints/best/pretrained_model below it; `er train-reward` writes such a folder"
-    )
+    return weights.find(path, "reward model", "er train-reward")
