@@ -145,10 +145,11 @@ def _draw_success(axis, rows: Sequence[dict], mode: str, task: str) -> None:  # 
         if method in ALONE and chosen:
             axis.axhline(np.mean([over_the_run(r) for r in chosen]), ls="--", **style)
         elif chosen:
-            found = [[over_the_run(r) for r in chosen if r["budget"] == b] for b in budgets]
+            at = sorted({r["budget"] for r in chosen})  # an unfinished study lacks some
+            found = [[over_the_run(r) for r in chosen if r["budget"] == b] for b in at]
             low, mean, high = (np.array([f(v) for v in found]) for f in (min, np.mean, max))
-            axis.plot(budgets, mean, "o-", **style)
-            axis.fill_between(budgets, low, high, alpha=0.12, color=COLOURS[method])
+            axis.plot(at, mean, "o-", **style)
+            axis.fill_between(at, low, high, alpha=0.12, color=COLOURS[method])
     axis.set(xscale="log", xticks=budgets, xticklabels=budgets, ylim=(-0.02, 1.02))
     axis.minorticks_off()
     axis.set_title(f"{task}: SAC, '{mode}'", fontsize=9)
