@@ -154,7 +154,8 @@ class RewardTrainer(TrainingLoop):
 
     def postfix(self) -> dict[str, str]:
         """See the base class."""
-        return {"best": f"{self.best:.3f}"}
+        # Without validation the newest checkpoint counts as the best; there is no number to show.
+        return {"best": f"{self.best:.3f}"} if math.isfinite(self.best) and self.best >= 0 else {}
 
     def update(self) -> dict[str, float]:
         """See the base class."""
