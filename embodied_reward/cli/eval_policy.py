@@ -8,7 +8,7 @@ The environment is the one the policy was trained in, unless --env.* says otherw
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,15 +153,16 @@ def _roll_out(
     from embodied_reward.cli.policy_env import plain_env
     from embodied_reward.cli.progress_bar import progress_bar
     from embodied_reward.policies.checkpoint import load_policy
-    from embodied_reward.policies.diffusion.actor import DiffusionActor
     from embodied_reward.policies.evaluate import evaluate
+    from embodied_reward.policies.finetune.actor import diffusion_spec
     from embodied_reward.shaping.frames import FramesInInfo
 
     policy = load_policy(str(config.policy.path))
-    seen = policy.spec.views if isinstance(policy, DiffusionActor) else ()
-    if seen:
-        views, size = _with_cameras(policy.spec.observation, seen, views)
-    plain = plain_env(config.env, config.seed, views=views, size=size, pixels=bool(seen))
+    spec = diffusion_spec(policy)
+    seen = spec is not None and bool(spec.views)
+    if spec is not None and spec.picture_size:
+        views, size = tuple(dict.fromkeys((*spec.views, *views))), spec.picture_size
+    plain = plain_env(config.env, config.seed, views=views, size=size, pixels=seen)
     env = FramesInInfo(plain, hold=judge.hold) if judge else plain
     with contextlib.closing(env), progress_bar() as bar:
         task = bar.add_task(config.env.id, total=config.episodes)
@@ -267,14 +268,6 @@ def _camera_settings(config: EvalPolicyConfig, models: list[Any]) -> tuple[tuple
         return config.views, config.size or 128
     views = dict.fromkeys(view for model in models for view in model.card.views)
     return config.views or tuple(views), config.size or max(m.card.image_size for m in models)
-
-
-def _with_cameras(
-    observation: Mapping[str, tuple[int, ...]], seen: tuple[str, ...], views: tuple[str, ...]
-) -> tuple[tuple[str, ...], tuple[int, int]]:
-    """Return the views to render and their size, where the policy looks through cameras itself."""
-    height, width, _ = observation[f"pixels.{seen[0]}"]
-    return tuple(dict.fromkeys((*seen, *views))), (height, width)
 
 
 def _folder(config: EvalPolicyConfig) -> Path:

@@ -107,12 +107,14 @@ class SingleEnv:
 
     def make(self, seed: int) -> gym.Env:
         """Build the environment."""
+        seen = self.plans is not None and bool(self.plans.spec.views)
         env: gym.Env = self.maker(
             self.config,
             seed,
             views=self.views,
             size=self.size,
             terminate_on_success=self.detector is None,
+            **({"pixels": True} if seen else {}),
         )
         if self.plans:
             env = self.plans.around(env, seed)
@@ -147,20 +149,24 @@ def learner_env(
 ) -> LearnedRewardVecEnv:
     """Build `count` environments with flat observations, actions in [-1, 1] and the learned reward.
 
-    From inside out: environment, plans of a diffusion policy, progress or frames for the reward,
-    a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged returns are
-    the base reward's), vector environment, reward. `views` are rendered; by default those that
-    the models know. `workers` is one of `WORKERS`; a process that gives no answer within `timeout`
-    seconds ends the run. With a `temperature`, the potential moves as far as the scorer is sure
-    (`shaping/trust.py`). `maker` builds each environment alone.
+    From inside out: environment, plans of a diffusion policy, progress or frames for the
+    reward, a detector that pays, RescaleAction, FlattenObservation, Monitor (so that logged
+    returns are the base reward's), vector environment, reward. `views` are rendered; by default
+    those that the models know. A diffusion policy that sees pictures adds its own and decides
+    on their size. `workers` is one of `WORKERS`; a process that gives no answer within
+    `timeout` seconds ends the run. With a `temperature`, the potential moves as far as the
+    scorer is sure (`shaping/trust.py`). `maker` builds each environment alone.
 
     Raises:
         EnvError: an environment cannot be made, or its process died.
     """
     pays = watched is not None and watched.pays
+    views = tuple(views or _views(scorer, watched))
+    if plans and plans.spec.picture_size:
+        views, size = tuple(dict.fromkeys((*plans.spec.views, *views))), plans.spec.picture_size
     single = SingleEnv(
         config,
-        views=tuple(views or _views(scorer, watched)),
+        views=views,
         size=size,
         frames=mode.source == "scorer" or watched is not None,
         hold=watched.hold if watched else 0,

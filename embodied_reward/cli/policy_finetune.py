@@ -41,6 +41,13 @@ class Finetuning:
     def __init__(self, method: SteeringConfig | TuningConfig, folder: Path) -> None:
         self.method, self.plans = method, Plans(str(folder), method)
 
+    def cameras(self) -> dict[str, Any]:
+        """Return what an environment takes for a policy that sees pictures; else nothing."""
+        spec = self.plans.spec
+        if not spec.views:
+            return {}
+        return {"views": spec.views, "size": spec.picture_size, "pixels": True}
+
     def agent(self, rate: float) -> PolicyConfig:
         """Return the agent's configuration for `rate` actions per second, its discount worked out.
 
@@ -99,7 +106,7 @@ class Finetuning:
 
 
 def windows_of(episodes: EpisodeSequence, env: "VisualEnv", policy: DiffusionConfig) -> Windows:
-    """Cut demonstrations into the windows of a diffusion policy that reads the state."""
+    """Cut demonstrations into the windows of a diffusion policy."""
     observation, action = env.observation_space, env.action_space
     assert isinstance(observation, spaces.Dict)
     assert isinstance(action, spaces.Box)
@@ -107,6 +114,7 @@ def windows_of(episodes: EpisodeSequence, env: "VisualEnv", policy: DiffusionCon
         episodes,
         observation,
         action,
+        views=policy.views,
         n_obs_steps=policy.n_obs_steps,
         horizon=policy.horizon,
         n_action_steps=policy.n_action_steps,

@@ -94,7 +94,8 @@ class PolicyRun:
             )
         self.watched = watched(config, reward)
         self._share(reward)
-        self.eval_env = self._make(config.env, config.eval.seed)
+        cameras = self._finetuning.cameras() if self._finetuning else {}
+        self.eval_env = self._make(config.env, config.eval.seed, **cameras)
         self._open.callback(self.eval_env.close)
         if reward is not None and not reward.task:
             # A model of several tasks reads frames against the goals of this environment's task.
@@ -326,8 +327,12 @@ class PolicyRun:
         added = self.mode.added(phi, phi_next, terminated, gamma, kappa)
         return self.mode.paid(base) + weight * added
 
-    def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
+    def _transitions(
+        self, episodes: EpisodeSequence, reward: RewardModel | None
+    ) -> Transitions | None:
         check_rate(self.eval_env, episodes[0], self.config.env)
+        if self._finetuning:
+            return None  # its agent decides once per plan, and takes demonstrations as windows
         observation, action = self.eval_env.observation_space, self.eval_env.action_space
         return transitions(episodes, observation, action, self._potential(reward))  # type: ignore[arg-type]
 

@@ -11,8 +11,8 @@ The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise 
 --finetune.type=dsrl, dsrl_na, residual, best_of_n and noise_search leave the diffusion policy as it
 is. Others change its weights and write a diffusion policy again: dppo by PPO over the denoising
 steps, prdp by regressing likelihoods onto differences of reward, tp_grpo by what every step
-changed, rwr by cloning the better of its own plans, with --dataset.root=DEMOS beside
-demonstrations, preference by the order of their rewards alone (D3PO).
+changed, euphonium along a critic's gradient, rwr by cloning the better of its own plans, with
+--dataset.root=DEMOS beside demonstrations, preference by the order of their rewards alone (D3PO).
 
 With --robot.type=... instead of --env.id it trains on that LeRobot robot, as `er rollout
 --mode=finetune` does, which says what else that takes (docs/robots.md).
@@ -277,7 +277,8 @@ def check_finetune(config: TrainPolicyConfig) -> None:
         if path:
             raise ConfigError(
                 "--policy.path names a policy to fine-tune: say how with --finetune.type=dsrl, "
-                "dsrl_na, residual, best_of_n, noise_search, dppo, prdp, tp_grpo, rwr or preference"
+                "dsrl_na, residual, best_of_n, noise_search, dppo, prdp, tp_grpo, euphonium, "
+                "rwr or preference"
             )
         return
     if not path:

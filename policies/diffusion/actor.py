@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from embodied_reward import config as configs
 from embodied_reward.errors import CheckpointError
@@ -49,6 +49,12 @@ class DiffusionSpec:
         """Cameras that the policy sees."""
         names = (key for key in self.observation if key.startswith(PIXELS + "."))
         return tuple(name.removeprefix(PIXELS + ".") for name in names)
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """(height, width) of the pictures, None for a policy that sees none."""
+        shapes = [self.observation[f"{PIXELS}.{view}"] for view in self.views]
+        return (shapes[0][0], shapes[0][1]) if shapes else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""
@@ -124,14 +130,35 @@ class DiffusionActor:
     @property
     def width(self) -> int:
         """Length of `flat`."""
-        sizes = (math.prod(shape) for shape in self.spec.observation.values())
-        return self.spec.config.n_obs_steps * sum(sizes)
+        numbers = {k: s for k, s in self.spec.observation.items() if not k.startswith(PIXELS)}
+        size = sum(math.prod(shape) for shape in numbers.values())
+        if self.spec.views:
+            encoder = self.model.diffusion.rgb_encoder  # one per camera, or one for all
+            one = encoder[0] if isinstance(encoder, nn.ModuleList) else encoder
+            size += len(self.spec.views) * one.feature_dim
+        return self.spec.config.n_obs_steps * size
 
     def flat(self, obs: Mapping[str, Tensor]) -> Float32:
-        """Return one stack of observations as the normalised vector Float32["o"]."""
-        found = self.before(dict(obs))
-        parts = [found[lerobot_key(key)].ravel() for key in self.spec.observation]
-        return torch.cat(parts).cpu().numpy().astype(np.float32)
+        """Return one stack of observations as the vector Float32["o"] that agents see.
+
+        Numbers are normalised; of pictures it holds what the policy's own vision network finds.
+        """
+        return self.encoded(self.before(dict(obs)))[0].cpu().numpy().astype(np.float32)
+
+    @torch.no_grad()
+    def encoded(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return `flat` [b o] of LeRobot's normalised observations [b n_obs_steps ...]."""
+        if self.spec.views:
+            seen = with_images(batch, self.model.config)
+            return self.model.diffusion._prepare_global_conditioning(seen)
+        return torch.cat([batch[lerobot_key(key)].flatten(1) for key in self.spec.observation], 1)
+
+    def condition(self, flat: Tensor) -> Tensor:
+        """Return LeRobot's conditioning [b c] of observations [b o] as `flat` returns them."""
+        if self.spec.views:
+            return flat
+        parts = self._unflat(flat)
+        return torch.cat([parts[key] for key in STATE_KEYS.values() if key in parts], -1).flatten(1)
 
     def reset(self, seed: int) -> None:
         """Begin an episode."""
@@ -187,10 +214,12 @@ class DiffusionActor:
         Returns:
             Plans [b n_action_steps * a], 1 being half the action range; within [-1, 1].
         """
-        found = self.model.diffusion.generate_actions(self.unflat(flat), noise=noise)
-        return found.clamp(-1, 1).flatten(1)
+        config, known = self.spec.config, self.condition(flat)
+        found = self.model.diffusion.conditional_sample(len(flat), global_cond=known, noise=noise)
+        start = config.n_obs_steps - 1
+        return found[:, start : start + config.n_action_steps].clamp(-1, 1).flatten(1)
 
-    def unflat(self, flat: Tensor) -> dict[str, Tensor]:
+    def _unflat(self, flat: Tensor) -> dict[str, Tensor]:
         """Return LeRobot's normalised observations, key -> [b n_obs_steps s], of `flat` [b o]."""
         steps = self.spec.config.n_obs_steps
         sizes = {lerobot_key(k): math.prod(v) for k, v in self.spec.observation.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embodied_reward.types import Float32
 
-from ..diffusion.actor import History
+from ..diffusion.actor import DiffusionActor, DiffusionSpec, History
 from ..networks import EnsembleCritic
 from .aliased import AliasedPolicy
 from .best_of_n import ChoosingPolicy
@@ -121,3 +121,10 @@ def steered(
     assert isinstance(steering, Choosing)
     assert isinstance(network, ChoosingPolicy)
     return SearchingActor(config, steering, network, spec)
+
+
+def diffusion_spec(policy: object) -> DiffusionSpec | None:
+    """Return what the diffusion policy in `policy` observes; None where there is none."""
+    if isinstance(policy, SteeredActor):
+        return policy.steering.base.spec
+    return policy.spec if isinstance(policy, DiffusionActor) else None

@@ -11,6 +11,7 @@ LeRobot's own deterministic sampling.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,6 +79,15 @@ class Chain(nn.Module):
             k: Int64[b], steps.
             condition: [b c], what the network knows of the observations.
         """
+        return self.predict(network, x, k, condition)[0]
+
+    def predict(
+        self, network: nn.Module, x: Tensor, k: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mean of step k and the plan that it expects at the end, each [b h a].
+
+        Arguments are those of `mean`.
+        """
         kept, following = self._at(self.kept, k), self._at(self.kept_next, k)
         out = network(x, self.times[k], global_cond=condition)
         if self._predicts_noise:
@@ -86,16 +96,23 @@ class Chain(nn.Module):
             noise, clean = (x - kept.sqrt() * out) / (1 - kept).sqrt(), out
         clean = clean.clamp(-self._limit, self._limit)
         rest = (1 - following - self._at(self.sigma, k).square()).clamp(min=0)
-        return following.sqrt() * clean + rest.sqrt() * noise
+        return following.sqrt() * clean + rest.sqrt() * noise, clean
 
     @torch.no_grad()
-    def sample(self, networks: list[nn.Module], first: Tensor, condition: Tensor) -> Tensor:
+    def sample(
+        self,
+        networks: list[nn.Module],
+        first: Tensor,
+        condition: Tensor,
+        push: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Denoise; draws from torch's global generator.
 
         Args:
             networks: of every step.
             first: normal noise [b h a].
             condition: see `mean`.
+            push: what is added to a step's mean, of the expected plans [b h a] and k [b].
 
         Returns:
             The chain [b K+1 h a], noise first and plan last.
@@ -103,7 +120,8 @@ class Chain(nn.Module):
         chain = [first]
         for step, network in enumerate(networks):
             k = torch.full((len(first),), step, device=first.device)
-            mean = self.mean(network, chain[-1], k, condition)
+            mean, clean = self.predict(network, chain[-1], k, condition)
+            mean = mean if push is None else mean + push(clean, k)
             noise = torch.randn_like(mean).clamp(-LARGEST_NOISE, LARGEST_NOISE)
             chain.append(mean + self.std[step] * noise)
         return torch.stack(chain, dim=1)

@@ -15,6 +15,7 @@ saved and acts on all of them; a divergence from the start can be charged (`kl_w
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,8 @@ class ChainPPO(WeightPPO):
         policy = self.policy
         step = policy.frozen + k
         mean = self._mean(rollout, rows, step)
-        new = policy.chain.log_prob(mean, rollout.chains[rows, step + 1], step)
+        drawn = rollout.chains[rows, step + 1]
+        new = policy.chain.log_prob(self._acting(mean, rows, k), drawn, step)
         change = new - rollout.logs[rows, k]
         loss, logs = self._clipped(change, self._advantages(rollout, rows, k), k)
         value_loss = self._value_loss(rollout, rows)
@@ -104,6 +106,10 @@ class ChainPPO(WeightPPO):
         logs["train/approx_kl"] = far
         logs |= {"train/value_loss": value_loss.item(), "train/anchor_loss": anchor.item()}
         return logs
+
+    def _acting(self, mean: Tensor, rows: Tensor, k: Tensor) -> Tensor:
+        """Return what steps k (of those that learn) are drawn around, of the network's mean."""
+        return mean
 
     def _advantages(self, rollout: Rollout, rows: Tensor, k: Tensor) -> Tensor:
         """Return the advantage [b] of steps k (of those that learn): that of their decision."""
@@ -216,6 +222,7 @@ def build_dppo(
     seed: int = 0,
     algorithm: type[ChainPPO] = ChainPPO,
     network: type[DenoisingPolicy] = DenoisingPolicy,
+    network_options: Mapping[str, Any] | None = None,
 ) -> ChainPPO:
     """Build the learner.
 
@@ -227,6 +234,7 @@ def build_dppo(
         seed: of everything the learner draws.
         algorithm: DPPO, or what changes it.
         network: what the algorithm trains.
+        network_options: what the network takes beyond `DenoisingPolicy`.
 
     Raises:
         ConfigError: more steps shall learn than the policy denoises.
@@ -240,5 +248,6 @@ def build_dppo(
         )
     length = (chain.steps + 1) * int(np.prod(actor.noise_shape))
     return build_learner(
-        algorithm, network, method, rl, actor, env, chain, tuned=tuned, length=length, seed=seed
-    )
+        algorithm, network, method, rl, actor, env, chain,
+        tuned=tuned, length=length, seed=seed, network_options=network_options,
+    )  # fmt: skip

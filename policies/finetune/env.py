@@ -10,7 +10,7 @@ import numpy as np
 
 from embodied_reward.types import Float32
 
-from ..diffusion.actor import DiffusionActor, History, load_actor
+from ..diffusion.actor import DiffusionActor, DiffusionSpec, History, load_actor
 from .config import SteeringConfig, TuningConfig
 from .steering import Steering, steering_of
 
@@ -73,6 +73,11 @@ class Plans:
 
     folder: str
     config: SteeringConfig | TuningConfig
+
+    @property
+    def spec(self) -> DiffusionSpec:
+        """What the diffusion policy observes."""
+        return frozen_actor(self.folder).spec
 
     def steering(self) -> Steering:
         """Build a steering with a memory of its own; the frozen network is shared."""

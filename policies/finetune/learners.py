@@ -7,8 +7,9 @@ from ..diffusion.actor import DiffusionActor
 from ..diffusion.windows import Windows
 from .config import ChainConfig, DPPOConfig, TuningConfig
 from .dppo import ChainPPO, build_dppo
+from .euphonium import GuidedPolicy, GuidedPPO
 from .judge import JudgedPolicy
-from .options import PRDPConfig, PreferenceConfig, TPGRPOConfig
+from .options import EuphoniumConfig, PRDPConfig, PreferenceConfig, TPGRPOConfig
 from .plan_options import RWRConfig
 from .plans import build_plans, demonstrations
 from .prdp import PairRegression
@@ -23,6 +24,7 @@ CHAINS: dict[type[TuningConfig], tuple[type[ChainPPO], type[DenoisingPolicy]]] =
     PRDPConfig: (PairRegression, DenoisingPolicy),
     PreferenceConfig: (PreferenceOptimisation, DenoisingPolicy),
     TPGRPOConfig: (TurningPPO, JudgedPolicy),
+    EuphoniumConfig: (GuidedPPO, GuidedPolicy),
 }
 """Methods that follow the likelihood of the denoising chain: learner and network."""
 
@@ -51,4 +53,8 @@ def build_tuned(
         return build_plans(method, rl, actor, env, algorithm=RewardWeighted, seed=seed, demos=demos)
     assert isinstance(method, ChainConfig)
     algorithm, network = CHAINS[type(method)]
-    return build_dppo(method, rl, actor, env, seed=seed, algorithm=algorithm, network=network)
+    more = {"guidance": method.guidance} if isinstance(method, EuphoniumConfig) else None
+    return build_dppo(
+        method, rl, actor, env,
+        seed=seed, algorithm=algorithm, network=network, network_options=more,
+    )  # fmt: skip

@@ -1,5 +1,6 @@
 """What `--finetune.*` takes for the further methods that follow the denoising chain."""
 
+import math
 from dataclasses import dataclass
 
 from embodied_reward.errors import ConfigError
@@ -66,6 +67,31 @@ class TPGRPOConfig(JudgedConfig):
 
     turning: bool = True
     """at turning points a step earns all that follows, instead of its own change alone"""
+
+
+@FinetuneConfig.register_subclass("euphonium")
+@dataclass(frozen=True)
+class EuphoniumConfig(JudgedConfig):
+    """Euphonium (2026): denoise along a critic's gradient, and learn to do so without it."""
+
+    guidance: float = 0.5
+    """how far the critic pushes a denoising step while exploring, in the step's standard
+    deviations (root mean square over the plan); 0 is DPPO beside a critic of plans"""
+    distill: float = 0.5
+    """price of the divergence from the pushed steps, which teaches the policy to go there by
+    itself; 0 teaches it by what its plans were worth alone"""
+
+    def check(self) -> None:
+        """Raise ConfigError for values that cannot be used."""
+        super().check()
+        if self.replay_size:
+            raise ConfigError(
+                f"--finetune.replay_size={self.replay_size} keeps plans that an older critic "
+                "pushed, whose likelihood is then unknown; leave it at 0 with euphonium"
+            )
+        for name in ("guidance", "distill"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"--finetune.{name} must be >= 0, got {getattr(self, name)}")
 
 
 def _positive(config: ChainConfig, *names: str) -> None:

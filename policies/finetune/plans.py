@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from embodied_reward.errors import NonFiniteError
 
 from ..config import PPOConfig
-from ..diffusion.actor import DiffusionActor, lerobot_key
+from ..diffusion.actor import DiffusionActor
 from ..diffusion.windows import Windows
 from .chain import Chain
 from .plan_options import PlanConfig
 from .tuned import DenoisingPolicy
 from .weights import WeightPPO, build_learner
+
+TOGETHER = 256  # windows of demonstrations that are encoded at once
 
 
 class Plans(NamedTuple):
@@ -191,10 +193,12 @@ def demonstrations(actor: DiffusionActor, windows: Windows) -> Demonstrations:
     Raises:
         NonFiniteError: they hold numbers that are not finite.
     """
-    batch: Mapping[str, Any] = actor.before(windows.batch(np.arange(len(windows))))
-    parts = [batch[lerobot_key(key)].flatten(1) for key in actor.spec.observation]
-    plans, padded = batch["action"], batch["action_is_pad"]
-    found = Demonstrations(torch.cat(parts, 1), plans, (~padded)[..., None].float())
+    every, parts = np.arange(len(windows)), []
+    for start in range(0, len(every), TOGETHER):
+        batch: Mapping[str, Any] = actor.before(windows.batch(every[start : start + TOGETHER]))
+        counts = (~batch["action_is_pad"])[..., None].float()
+        parts.append((actor.encoded(batch), batch["action"], counts))
+    found = Demonstrations(*(torch.cat(column) for column in zip(*parts, strict=True)))
     if not all(torch.isfinite(column).all() for column in found):
         raise NonFiniteError("the demonstrations hold numbers that are not finite")
     return found

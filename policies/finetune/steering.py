@@ -41,7 +41,7 @@ class Base(Protocol):
         ...
 
     def flat(self, obs: Mapping[str, Tensor]) -> Float32:
-        """Return one stack of observations as the normalised vector Float32["o"]."""
+        """Return one stack of observations as the vector Float32["o"] that agents see."""
         ...
 
     def plan(self, obs: Mapping[str, Tensor], noise: Tensor) -> Float32:
@@ -99,7 +99,7 @@ class NoiseSteering:
         """Nothing is remembered."""
 
     def observe(self, obs: Mapping[str, Tensor]) -> Float32:
-        """Return the normalised observations."""
+        """Return the observations as a vector."""
         return self.base.flat(obs)
 
     def plan(self, obs: Mapping[str, Tensor], action: Float32) -> Float32:
@@ -237,11 +237,6 @@ def repeated(obs: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 def steering_of(config: FinetuneConfig, base: Base) -> Steering:
     """Build what `--finetune.type` names. Raises ConfigError."""
-    if not getattr(base.spec, "views", ()) == ():
-        raise ConfigError(
-            "fine-tuning reads the simulator's state; this diffusion policy sees pictures "
-            f"({', '.join(base.spec.views)}): clone one without --policy.views"
-        )
     if isinstance(config, TuningConfig):
         return Carrying(base)
     if isinstance(config, DSRLNAConfig):

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from embodied_reward.types import Float32
 
 from ..diffusion.actor import DiffusionActor
-from ..diffusion.windows import STATE_KEYS
 from .chain import Chain
 
 
@@ -109,8 +108,7 @@ class DenoisingPolicy(BasePolicy):
 
     def condition(self, obs: Tensor) -> Tensor:
         """Return LeRobot's conditioning [b c] of flat observations [b o]."""
-        parts = self.actor.unflat(obs)
-        return torch.cat([parts[key] for key in STATE_KEYS.values() if key in parts], -1).flatten(1)
+        return self.actor.condition(obs)
 
     def unscale_action(self, scaled_action: Float32) -> Float32:
         """Return what the environment carries out of chains [b c]: the plans in [-1, 1]."""

@@ -121,7 +121,14 @@ REPLAY = ("--finetune.replay_size=8", "--finetune.replay_threshold=0")
 
 @pytest.mark.parametrize(
     ("method", "more"),
-    [("dppo", ()), ("prdp", REPLAY), ("tp_grpo", ()), ("rwr", ()), ("preference", ())],
+    [
+        ("dppo", ()),
+        ("prdp", REPLAY),
+        ("tp_grpo", ()),
+        ("euphonium", ()),
+        ("rwr", ()),
+        ("preference", ()),
+    ],
 )
 def test_tuned_weights_are_lerobots_policy_repeat_and_resume(clone, tmp_path, method, more, capsys):
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
