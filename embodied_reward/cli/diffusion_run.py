@@ -47,6 +47,8 @@ class DiffusionRun:
         folder: run folder.
     """
 
+    name = "diffusion"
+
     def __init__(self, config: "TrainPolicyConfig", folder: Path) -> None:
         assert isinstance(config.policy, DiffusionConfig)
         self.config, self.policy, self.folder = config, config.policy, folder
@@ -60,22 +62,15 @@ class DiffusionRun:
             ConfigError, DatasetError, EnvError, CheckpointError: before any training.
         """
         config, policy = self.config, self.policy
-        episodes = successful_episodes(config.dataset)
-        if episodes is None:
-            raise ConfigError("--policy.type=diffusion clones: give --dataset.root=DEMOS")
+        episodes = self._episodes()
         size = self._size(episodes)
         self.env = plain_env(
             config.env, config.eval.seed, views=policy.views, size=size, pixels=bool(policy.views)
         )
         self._open.callback(self.env.close)
         check_rate(self.env, episodes[0], config.env)
-        windows, action = self._windows(episodes), self.env.action_space
-        assert isinstance(action, spaces.Box)
-        seen = observed_space(self._states(), policy.views)
-        sizes = {view: episodes.size(view) for view in policy.views}
-        spec = spec_for(policy, seen, action, sizes, self._meta())
-        actor = create_actor(spec, statistics(windows, action))
-        self.cloning = Cloning(actor, windows, steps=config.steps, seed=config.seed)
+        windows = self._windows(episodes)
+        self.cloning = self._cloning(episodes, windows)
         self._count = (len(episodes), len(windows), int((windows.probability == 0).sum()))
         if found := latest(self.folder / "checkpoints") if config.resume else None:
             self.cloning.load_state(found)
@@ -133,13 +128,30 @@ class DiffusionRun:
         """The policy that acts and is saved."""
         return self.cloning.actor
 
+    def _episodes(self) -> EpisodeSequence:
+        """Return what is learned from."""
+        episodes = successful_episodes(self.config.dataset)
+        if episodes is None:
+            raise ConfigError("--policy.type=diffusion clones: give --dataset.root=DEMOS")
+        return episodes
+
+    def _cloning(self, episodes: EpisodeSequence, windows: Windows) -> Cloning:
+        """Return the learner, before its first step."""
+        policy, action = self.policy, self.env.action_space
+        assert isinstance(action, spaces.Box)
+        seen = observed_space(self._states(), policy.views)
+        sizes = {view: episodes.size(view) for view in policy.views}
+        spec = spec_for(policy, seen, action, sizes, self._meta())
+        actor = create_actor(spec, statistics(windows, action))
+        return Cloning(actor, windows, steps=self.config.steps, seed=self.config.seed)
+
     def _due(self, now: int) -> bool:
         freq = self.config.eval.freq
         return now == self.config.steps or (freq > 0 and now % freq == 0)
 
     def _title(self) -> str:
         newest = self.history[max(self.history)] if self.history else None
-        return "diffusion" + (f", success {newest.success_rate:.0%}" if newest else "")
+        return self.name + (f", success {newest.success_rate:.0%}" if newest else "")
 
     def _evaluate_and_save(self, step: int) -> None:
         given = self.config.eval

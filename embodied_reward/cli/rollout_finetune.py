@@ -80,7 +80,9 @@ class ArmPolicyRun(RobotPolicyRun):
         self.save_freq = session.config.save_freq
         self.motors = session.moved
 
-    def _transitions(self, episodes: EpisodeSequence, reward: RewardModel | None) -> Transitions:
+    def _transitions(
+        self, episodes: EpisodeSequence, reward: RewardModel | None
+    ) -> Transitions | None:
         unmoved = self._unmoved(episodes)
         if unmoved:
             print(

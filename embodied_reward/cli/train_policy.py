@@ -12,7 +12,8 @@ The first clones LeRobot's DiffusionPolicy, the second lets SAC steer its noise 
 is. Others change its weights and write a diffusion policy again: dppo by PPO over the denoising
 steps, prdp by regressing likelihoods onto differences of reward, tp_grpo by what every step
 changed, euphonium along a critic's gradient, rwr by cloning the better of its own plans, with
---dataset.root=DEMOS beside demonstrations, preference by the order of their rewards alone (D3PO).
+--dataset.root=DEMOS beside demonstrations, preference by the order of their rewards alone (D3PO),
+or without a rollout by --preferences=FILE of `er label-preferences` about --dataset.root=EPISODES.
 
 With --robot.type=... instead of --env.id it trains on that LeRobot robot, as `er rollout
 --mode=finetune` does, which says what else that takes (docs/robots.md).
@@ -110,13 +111,16 @@ class TrainPolicyConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     success: WatchConfig = field(default_factory=WatchConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    preferences: str | None = None
+    """answers of `er label-preferences` about the episodes of --dataset.root, for
+    --finetune.type=preference, which then learns from these alone, without a rollout"""
     eval: EvalConfig = field(default_factory=EvalConfig)
     blend: BlendConfig = field(default_factory=BlendConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     decorrelation: DecorrelationConfig = field(default_factory=DecorrelationConfig)
     steps: int = 4000
     """decisions in all, over all environments; a fine-tuned diffusion policy decides once per plan,
-    and cloning one takes so many gradient steps"""
+    and cloning one (or learning from --preferences) takes so many gradient steps"""
     rollouts: int = 0
     """episodes after which the run ends, if that comes before --steps; 0 has no such end"""
     n_envs: int = 1
@@ -191,6 +195,10 @@ def train_policy(config: TrainPolicyConfig) -> int:
 
 
 def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRun | DiffusionRun":
+    if config.preferences:
+        from embodied_reward.cli.preference_run import PreferenceRun
+
+        return PreferenceRun(config, folder)
     if clones(config):
         from embodied_reward.cli.diffusion_run import DiffusionRun
 
@@ -201,9 +209,9 @@ def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRu
 
 
 def clones(config: TrainPolicyConfig) -> bool:
-    """Return whether the run only clones demonstrations: no reward is learned from."""
-    diffusion, none = isinstance(config.policy, DiffusionConfig), config.finetune.type == "none"
-    return diffusion and none
+    """Return whether the run learns from recorded episodes alone, not from a reward."""
+    offline = config.finetune.type == "none" or bool(config.preferences)
+    return isinstance(config.policy, DiffusionConfig) and offline
 
 
 def checked(config: TrainPolicyConfig) -> RewardMode:
@@ -272,6 +280,7 @@ def check_cloning(config: TrainPolicyConfig) -> None:
 def check_finetune(config: TrainPolicyConfig) -> None:
     """Raise ConfigError for a fine-tuning without a policy, or a policy without fine-tuning."""
     config.finetune.check()
+    check_preferences(config)
     path = config.policy.path if isinstance(config.policy, DiffusionConfig) else None
     if config.finetune.type == "none":
         if path:
@@ -286,11 +295,27 @@ def check_finetune(config: TrainPolicyConfig) -> None:
             f"--finetune.type={config.finetune.type} needs --policy.type=diffusion "
             "--policy.path=RUN, a run that cloned a diffusion policy"
         )
+    if config.preferences:
+        return
     if (config.dataset.root or config.dataset.repo_id) and not anchored(config):
         raise ConfigError(
             f"--finetune.type={config.finetune.type} learns from its own rollouts alone: leave "
             "--dataset.* out, or clone demonstrations beside them with --finetune.type=rwr"
         )
+
+
+def check_preferences(config: TrainPolicyConfig) -> None:
+    """Raise ConfigError for answers that nothing would read, or without their episodes."""
+    if not config.preferences:
+        return
+    if config.finetune.type != "preference":
+        raise ConfigError(
+            "--preferences is read by --policy.type=diffusion --policy.path=RUN "
+            f"--finetune.type=preference alone, not with --finetune.type={config.finetune.type}; "
+            "`er train-reward --reward_model.type=rapl` makes a reward of it for the others"
+        )
+    if not (config.dataset.root or config.dataset.repo_id):
+        raise ConfigError("--preferences needs --dataset.root=EPISODES, what the answers are about")
 
 
 def anchored(config: TrainPolicyConfig) -> bool:
@@ -350,6 +375,7 @@ def run_folder(config: TrainPolicyConfig) -> Path:
     if config.resume and config.output_dir is None:
         raise ConfigError("--resume=true needs --output_dir=RUN, the folder of the run to continue")
     reward = "clone" if clones(config) else config.reward.mode
+    reward = "answers" if config.preferences else reward
     method = config.finetune.type
     method = config.policy.type if method == "none" else method
     parts = (method, reward, config.env.id.split("/")[-1])

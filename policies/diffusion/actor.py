@@ -134,7 +134,7 @@ class DiffusionActor:
         size = sum(math.prod(shape) for shape in numbers.values())
         if self.spec.views:
             encoder = self.model.diffusion.rgb_encoder  # one per camera, or one for all
-            one = encoder[0] if isinstance(encoder, nn.ModuleList) else encoder
+            one: Any = encoder[0] if isinstance(encoder, nn.ModuleList) else encoder
             size += len(self.spec.views) * one.feature_dim
         return self.spec.config.n_obs_steps * size
 

@@ -49,11 +49,8 @@ class Cloning:
         Raises:
             NonFiniteError: loss or gradient is not finite; nothing was changed.
         """
-        rows = self._generator.choice(
-            len(self._windows), size=self._config.batch_size, p=self._windows.probability
-        )
         self._learner.train()
-        loss, _ = self._learner(self._batch(rows))
+        loss = self._loss()
         self._optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._learner.parameters(), MAX_GRADIENT)
@@ -98,6 +95,13 @@ class Cloning:
         self._generator.bit_generator.state = state["generator"]
         torch.set_rng_state(safetensors.torch.load_file(source / "rng.safetensors")["torch_rng"])
         self.done, self.best = state["done"], (state["best"][0], state["best"][1])
+
+    def _loss(self) -> Tensor:
+        """Return the loss of windows that are drawn anew."""
+        rows = self._generator.choice(
+            len(self._windows), size=self._config.batch_size, p=self._windows.probability
+        )
+        return self._learner(self._batch(rows))[0]
 
     def _batch(self, rows: np.ndarray) -> dict[str, Tensor]:
         batch = self.actor.before(self._windows.batch(rows))

@@ -34,6 +34,7 @@ class Windows:
         action_rows: Int64["w h"], rows of the actions, from the oldest observation on.
         padded: Bool["w h"], the action lies outside the episode and repeats its end.
         probability: Float64["w"], with which a window is drawn; sums to 1.
+        episode: Int64["w"], position of the window's episode among those that were cut.
     """
 
     columns: Mapping[str, Tensor]
@@ -41,6 +42,7 @@ class Windows:
     action_rows: Int64
     padded: Bool
     probability: Float64
+    episode: Int64
 
     def __len__(self) -> int:
         return len(self.obs_rows)
@@ -100,7 +102,8 @@ def build_windows(
         deltas = [progress_deltas(potential(e)[:n], n_action_steps) for e, n in pairs]
         weights = progress_weights(np.concatenate(deltas))
     columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    return Windows(columns, obs, actions, padded, weights / weights.sum())
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    return Windows(columns, obs, actions, padded, weights / weights.sum(), owner)
 
 
 def observed_space(space: spaces.Dict, views: Sequence[str]) -> spaces.Dict:

@@ -37,12 +37,16 @@ class PreferenceConfig(ChainConfig):
     keep: float = 3.0
     """weight of the better plans' own likelihood beside the order; 0 is plain D3PO, which can leave
     both (docs/diffusion.md)"""
+    error_beta: float = 1.0
+    """of --preferences: how soon a pair is settled, per unit of squared denoising error"""
+    error_keep: float = 1.0
+    """of --preferences: weight of the better episodes' own denoising loss; 0 is plain DPO"""
 
     def check(self) -> None:
         """Raise ConfigError for values that cannot be used."""
         super().check()
-        _positive(self, "beta")
-        for name in ("margin", "keep"):
+        _positive(self, "beta", "error_beta")
+        for name in ("margin", "keep", "error_keep"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--finetune.{name} must be >= 0, got {getattr(self, name)}")
 

@@ -58,7 +58,7 @@ def weighed(root, step):
     return json.loads((folder / "decorrelation.json").read_text())["calls"]
 
 
-@pytest.mark.parametrize("kind", ["sgfd", "stablenet"])
+@pytest.mark.parametrize("kind", ["sgfd", pytest.param("stablenet", marks=pytest.mark.slow)])
 def test_varied_worlds_and_their_demonstrations_are_weighed_and_resumed(kind, demos, tmp_path):
     more = (f"--decorrelation.type={kind}", *VARIED, f"--dataset.root={demos}")
     assert train(tmp_path / "whole", *more) == 0
@@ -77,6 +77,7 @@ def test_varied_worlds_and_their_demonstrations_are_weighed_and_resumed(kind, de
     assert min(logged(tmp_path / "cut", "decorrelation_ess")) > 0.3 - 1e-6
 
 
+@pytest.mark.slow
 def test_weights_change_what_is_learned_and_their_absence_changes_nothing(demos, tmp_path):
     given = (*VARIED, f"--dataset.root={demos}")
     plain = [option for option in SMALL if "decorrelation" not in option]

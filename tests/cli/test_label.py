@@ -126,6 +126,7 @@ def test_shards_in_any_order_give_the_file_of_one_run(made, data, expected, caps
     assert "nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_the_file_is_the_same(made, data, expected):
     """A real SIGKILL, in the middle: some episodes are done, others are not."""
     call = [sys.executable, "-c", SLOW, *command(made, data)]

@@ -36,6 +36,7 @@ def train(root, out, kind, *more):
     assert main(["train-reward", *argv, "--steps=2", *more]) == 0
 
 
+@pytest.mark.slow
 def test_the_most_disputed_pairs_come_first(demos, tmp_path, capsys):
     train(demos, tmp_path / "model", "ensemble", "--reward_model.count=2",
           "--reward_model.member.type=remaining_time")  # fmt: skip

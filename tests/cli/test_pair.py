@@ -448,6 +448,7 @@ def numbers(folder):
     return sorted(int(p.stem.rpartition("-")[2]) for p in folder.glob("[!.]*.safetensors"))
 
 
+@pytest.mark.slow
 def test_two_processes_fine_tune_on_the_simulated_arm(demos, tmp_path, started, monkeypatch):
     monkeypatch.setenv("ER_PAIR_TOKEN", TOKEN)
     process, url = learner(started, demos, tmp_path / "learner", 30, "--pair.port=0")

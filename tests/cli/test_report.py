@@ -56,6 +56,7 @@ def read(path):
     return json.loads(html[start : html.index("</script>", start)])
 
 
+@pytest.mark.slow
 def test_a_run_alone_is_enough_and_the_page_says_which_episodes(run, capsys):
     assert main(["report", str(run), *FAST]) == 0
     printed = capsys.readouterr().out

@@ -81,7 +81,9 @@ def episodes(root):
     return [row for row in rows if "episode/length" in row]
 
 
-@pytest.mark.parametrize("fast", [SAC, PPO], ids=["sac", "ppo"])
+@pytest.mark.parametrize(
+    "fast", [SAC, pytest.param(PPO, marks=pytest.mark.slow)], ids=["sac", "ppo"]
+)
 def test_every_episode_is_accounted_for_and_the_detector_only_watches(
     fast, demos, reward, detector, tmp_path, capsys
 ):

@@ -77,7 +77,16 @@ def test_a_resumed_clone_is_the_uninterrupted_one(clone, demos, tmp_path):
     assert (root / "metrics.jsonl").read_bytes() == (clone / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["dsrl", "dsrl_na", "residual", "best_of_n", "noise_search"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "dsrl",
+        pytest.param("dsrl_na", marks=pytest.mark.slow),
+        "residual",
+        "best_of_n",
+        pytest.param("noise_search", marks=pytest.mark.slow),
+    ],
+)
 def test_fine_tuning_is_shaped_repeats_and_acts_after_loading(clone, tmp_path, method, capsys):
     assert finetune(tmp_path / "a", clone, method, "--reward.mode=oracle") == 0
     assert finetune(tmp_path / "b", clone, method, "--reward.mode=oracle") == 0

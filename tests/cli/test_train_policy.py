@@ -128,6 +128,7 @@ def test_learned_potential_from_pixels_on_two_environments(demos, reward, tmp_pa
     assert all(0 <= r["reward/potential_mean"] <= 1 for r in logged)
 
 
+@pytest.mark.slow
 def test_worker_processes_learn_what_turns_in_one_process_learn(demos, reward, tmp_path):
     more = (f"--reward.path={reward}", "--reward.mode=potential", "--n_envs=2", "--eval.freq=0")
     found = []

@@ -88,6 +88,7 @@ def test_resume_continues_to_more_steps_exactly(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sgfd", "stablenet"])
+@pytest.mark.slow
 def test_data_sets_are_variants_and_the_weights_are_logged_and_resumed(kind, tmp_path):
     two = [f"--dataset.root={FIXTURE},{FIXTURE}", f"--decorrelation.type={kind}"]
     quick = ["--decorrelation.warmup=2", "--decorrelation.steps=3", "--episodes=1,2,4,5"]
@@ -151,6 +152,7 @@ def test_resume_without_a_folder_says_so(capsys):
     assert "--output_dir=RUN" in message(capsys)
 
 
+@pytest.mark.slow
 def test_a_model_adapts_to_one_demonstration_of_another_task(tmp_path, capsys):
     assert train(tmp_path / "first") == 0
     before = load(tmp_path / "first").state_dict()

@@ -99,6 +99,7 @@ def test_a_frozen_trunk_is_encoded_once_and_heads_train_on_its_features(pairs, t
     ("kind", "make_data"),
     [("n_way", sets_file), ("heteroscedastic", labels_file)],
 )
+@pytest.mark.slow
 def test_sets_and_labels_train_too(kind, make_data, tmp_path, capsys):
     data = make_data(tmp_path / "data", 100)
     options = [f"--head.type={kind}", "--steps=60", "--batch_size=16"]

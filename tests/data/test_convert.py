@@ -280,6 +280,7 @@ def test_one_camera_of_a_folder_of_videos(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak can be reset on Linux only")
 @pytest.mark.parametrize("target", ["zarr", "robomimic"])
+@pytest.mark.slow
 def test_a_long_episode_is_never_in_memory_as_a_whole(tmp_path, monkeypatch, target):
     import trial
 

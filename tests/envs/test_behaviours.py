@@ -22,6 +22,7 @@ TASKS = [
 
 @pytest.mark.parametrize("repeat", [1, 2, 3, 4])
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_experts_succeed_at_every_action_repeat(build, roll, task, repeat):
     env = build(f"metaworld/{task}", action_repeat=repeat, horizon=200 // repeat)
     assert sum(roll(env, "expert", seed)[2] for seed in range(4)) == 4

@@ -122,6 +122,7 @@ def test_environments_do_not_disturb_each_others_pictures(build):
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 48)])
 @pytest.mark.parametrize("task", ["drawer-open-v3", "push-v3", "coffee-pull-v3"])
+@pytest.mark.slow
 def test_leaving_out_what_no_camera_sees_changes_no_pixel(build, monkeypatch, task, size):
     env = build(f"metaworld/{task}", views=ALL_VIEWS, size=size, quality="fast")
     rng, left_out = np.random.default_rng(0), 0

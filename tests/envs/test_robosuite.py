@@ -69,6 +69,7 @@ def test_position_control_keeps_the_orientation(build):
 
 
 @pytest.mark.parametrize("task", ["Lift", "Door", "PickPlaceCan", "Wipe"])
+@pytest.mark.slow
 def test_a_seed_decides_scene_and_pictures_whatever_went_before(build, task):
     fresh, used = build(f"robosuite/{task}", seed=None), build(f"robosuite/{task}", seed=3)
     for seed in (11, 12):
@@ -298,6 +299,7 @@ def run(code, **environment):
     )
 
 
+@pytest.mark.slow
 def test_importing_robosuite_is_quiet_and_leaves_the_environment_alone():
     code = """
 import os, sys
@@ -314,6 +316,7 @@ print(os.environ["MUJOCO_GL"], os.environ["CUDA_VISIBLE_DEVICES"])
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_pictures_come_where_robosuite_was_imported_before_us():
     code = """
 import warnings

@@ -24,6 +24,7 @@ def check_experts(build, roll, task, repeat, episodes, **kwargs):
 
 
 @pytest.mark.parametrize("task", ["Lift", "Stack", "Door"])
+@pytest.mark.slow
 def test_progress_rises_along_experts_and_stays_low_along_wanderers(build, roll, task):
     check_experts(build, roll, task, repeat=2, episodes=2)
     env = build(f"robosuite/{task}", horizon=60, action_repeat=2)

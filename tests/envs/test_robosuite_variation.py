@@ -21,6 +21,7 @@ def original(build):
 
 
 @pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.slow
 def test_every_look_changes_pictures_and_nothing_else(build, original, look):
     varied = vary(build("robosuite/Lift", views=VIEWS, size=64), **{look: 1.0})
     varied.reset(seed=3)

@@ -41,6 +41,7 @@ def test_experts_succeed_and_progress_rises_to_one(build, roll, task):
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_one_camera_cannot_see_the_decisive_moment_and_another_can(build, roll, task):
     env = table(build, task)
     assert len(env.rules.cameras) == 3

@@ -7,6 +7,7 @@ import threading
 from urllib.parse import urlsplit
 
 import numpy as np
+import pytest
 
 
 def answer_until_it_dies(url, confirmed):
@@ -28,6 +29,7 @@ def answer_until_it_dies(url, confirmed):
         connection.close()
 
 
+@pytest.mark.slow
 def test_no_confirmed_answer_is_lost_at_any_moment(program, record, tmp_path):
     root = record(tmp_path / "many", 60, views=("front",), length=2)
     path, confirmed = tmp_path / "p.jsonl", []

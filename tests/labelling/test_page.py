@@ -277,6 +277,7 @@ def test_two_windows_on_one_question_give_one_answer(browser, served):
             browser.execute_cdp_cmd("Target.closeTarget", {"targetId": handle})
 
 
+@pytest.mark.slow
 def test_triplets_show_the_anchor_between_its_sides(browser, program, dataset, tmp_path):
     path = tmp_path / "t.jsonl"
     argv = (f"--dataset.root={dataset}", f"--output={path}", "--mode=triplet", "--count=3")

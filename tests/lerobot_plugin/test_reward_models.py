@@ -169,6 +169,7 @@ def drawn():
 
 
 @pytest.mark.parametrize("method", ["dopamine", "remaining_time", "success"])
+@pytest.mark.slow
 def test_a_model_learns_from_lerobot_batches(drawn, method):
     torch.manual_seed(0)
     config = CONFIGS[method](device="cpu")

@@ -42,6 +42,7 @@ def test_the_bootstrap_resamples_within_tasks():
     assert (low, high) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     rng, covered = np.random.default_rng(1), 0
     for _ in range(200):

@@ -184,6 +184,7 @@ def mean_of_seeds(world, **more):
     return mean
 
 
+@pytest.mark.slow
 def test_preferences_uncover_the_features_that_people_look_at():
     """150 triplets against 150 comparisons of the same person, five seeds, held-out videos."""
     mean = mean_of_seeds(paths)

@@ -64,6 +64,7 @@ def test_the_rank_argument_holds_exactly_with_ties(scores, rate):
 
 
 @pytest.mark.parametrize(("count", "rate"), [(99, 0.01), (150, 0.05), (40, 0.2), (99, 0.3)])
+@pytest.mark.slow
 def test_coverage_on_exchangeable_episodes(count, rate):
     """False-positive rate over many draws of calibration and test episodes of 30 frames."""
     rng = np.random.default_rng(0)

@@ -42,6 +42,7 @@ def test_a_spurious_feature_of_a_cause_is_broken():
     assert 0.3 <= found["effective samples"] <= 0.9
 
 
+@pytest.mark.slow
 def test_a_link_without_linear_correlation_needs_fourier_features():
     found = study("misspecified")
     assert gain("misspecified") >= 0.15
@@ -50,6 +51,7 @@ def test_a_link_without_linear_correlation_needs_fourier_features():
 
 
 @pytest.mark.parametrize("case", ["caused by the target", "interaction"])
+@pytest.mark.slow
 def test_where_reweighting_cannot_help_it_does_not(case):
     """These document the method's assumption: were they to pass, the docs would be wrong."""
     assert abs(gain(case)) < 0.02

@@ -109,6 +109,7 @@ def run(kind, name, side, steps, seed=0, **changes):
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("ppo", 4000), ("sac", 2400)])
+@pytest.mark.slow
 def test_a_reward_that_leads_astray_loses_its_weight_and_the_task_is_learned(kind, steps):
     """BARFI with small networks: weight < 0.1, success no worse than without the reward (1.0)."""
     *_, fixed = run(kind, "fixed", -1, steps)
@@ -232,6 +233,7 @@ def test_states_are_counted_and_terminal_ones_pay_nothing():
     assert blend.bonus(place, zeros, new, np.zeros(1, bool)) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_self_designed_reward_prefers_what_returned_more_and_stays_small():
     model, blend, watch = run("ppo", "exploration", 1, 2000, bonus=1e-6, designed=0.02)
     assert np.mean(watch.won) > 0.05
@@ -273,6 +275,7 @@ def test_without_any_success_bilevel_and_group_leave_the_weight_alone():
 
 @pytest.mark.parametrize("kind", ["sac", "ppo"])
 @pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(kind, name):
     found = []
     for seed in (0, 0, 1):

@@ -149,6 +149,7 @@ def test_foreign_files_are_refused_with_what_is_missing(tmp_path):
         load_actor(tmp_path)
 
 
+@pytest.mark.slow
 def test_cloning_learns_the_action_and_resumes_bit_by_bit(tmp_path):
     windows = windows_of(episode(), episode(seed=1))
 

@@ -148,6 +148,7 @@ def test_dsrl_finds_the_mode_that_pays_and_stays_on_it(config):
     assert abs(np.mean(actions[actions > 0]) - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_dsrl_cannot_do_what_the_base_never_does_and_a_residual_can():
     def between(action):
         return abs(action) < 0.2
@@ -249,6 +250,7 @@ def test_best_of_n_chooses_the_candidate_that_pays():
 
 
 @pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.slow
 def test_noise_search_reaches_more_than_its_starts_and_repeats(gradient):
     config = NoiseSearchConfig(candidates=2, search_steps=3, search_gradient=gradient)
     actions = learned(config, lambda a: a > 0, episodes=200, deterministic=True)

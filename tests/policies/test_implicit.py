@@ -98,6 +98,7 @@ def test_the_gradient_on_the_chain_is_that_of_finite_differences():
 
 
 @pytest.mark.parametrize("terms", [None, 1, 5])
+@pytest.mark.slow
 def test_a_misleading_heuristic_loses_its_weight_and_the_return_is_no_less_than_without(terms):
     weights = torch.ones(3, dtype=torch.float64, requires_grad=True)
     theta = start()

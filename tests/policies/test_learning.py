@@ -154,7 +154,7 @@ def test_ppo_refuses_bad_advantages(build):
     assert same(before, model.policy)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sac_improves_a_spoiled_clone(count, make_learner, demos, small_sac, reach):
     config = small_sac(bc_steps=8, actor_starts=50, bc_weight=0.5)
     model = build_sac(config, make_learner(count), demos=demos, relabel=relabel, seed=0)

@@ -84,6 +84,7 @@ def test_the_loss_is_the_larger_of_both_and_stops_pulling_past_the_clip():
     assert beyond.grad[0] > 0  # descent brings it back
 
 
+@pytest.mark.slow
 def test_prdp_finds_the_mode_that_pays_and_a_high_price_holds_it(toy):
     tuned, held = learner(PRDPConfig, toy, beta=0.01), learner(PRDPConfig, toy, beta=3.0)
     tuned.learn(2560)

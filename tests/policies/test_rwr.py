@@ -27,7 +27,7 @@ def shown(action, count=8):
     columns = {STATE: zeros, WORLD: zeros, "action": torch.full((count, 1), action)}
     both = np.repeat(rows, 2, axis=1)
     padded = np.zeros((count, 2), bool)
-    return Windows(columns, rows, both, padded, np.full(count, 1 / count))
+    return Windows(columns, rows, both, padded, np.full(count, 1 / count), np.arange(count))
 
 
 def test_weights_by_hand():
@@ -63,6 +63,7 @@ def test_the_loss_is_lerobots(toy):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 def test_it_turns_to_what_pays_and_demonstrations_hold_it(toy):
     free = learner(RWRConfig, toy, rl=FIT, demo_fraction=0.5)
     held = learner(RWRConfig, toy, rl=FIT, demo_fraction=0.5, windows=shown(-1.0))

@@ -110,6 +110,7 @@ def test_the_critic_learns_alone_until_the_network_may(toy):
     assert not torch.equal(weights(model.policy.learner), before)
 
 
+@pytest.mark.slow
 def test_dppo_finds_the_mode_that_pays_with_it(toy):
     model = learner(DPPOConfig, toy, replay_size=512, **CLIP)
     model.learn(2560)

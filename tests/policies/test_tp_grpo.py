@@ -125,6 +125,7 @@ def test_completions_begin_with_the_noiseless_plan_and_end_with_the_drawn_one(to
 
 
 @pytest.mark.parametrize("turning", [True, False])
+@pytest.mark.slow
 def test_tp_grpo_finds_the_mode_that_pays(toy, turning):
     model = learner(TPGRPOConfig, toy, turning=turning, **CLIP)
     model.learn(1280)

@@ -33,6 +33,7 @@ def noise(index):
     return episode
 
 
+@pytest.mark.slow
 def test_members_of_dopamine_learn_and_disagree_more_on_what_they_never_saw():
     model = trained()
     assert all(isinstance(m, DopamineModel) for m in model.members)

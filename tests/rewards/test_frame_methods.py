@@ -22,6 +22,7 @@ def method(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_progress_of_unseen_successes_and_of_regress(method):
     model = trained_on_squares(method)
     scores = [model.score_episode(square_episode(50 + i, back=i > 1)) for i in range(4)]
@@ -172,6 +173,7 @@ def test_batches_are_a_function_of_seed_and_step(method):
     assert not torch.equal(one.frames[:8], other.frames[:8])
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted(method, tmp_path):
     config = OptimizationConfig(
         steps=4, batch_size=2, warmup=1, val_freq=2, save_freq=2, log_freq=1

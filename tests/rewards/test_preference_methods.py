@@ -142,6 +142,7 @@ def trainer(model, folder, steps=4):
     return RewardTrainer(model, episodes[4:], episodes[:4], config=config, folder=folder, seed=4)
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted(method, tmp_path):
     def fresh(name):
         return trainer(untrained(method, pairs(squares())), tmp_path / name)
@@ -160,6 +161,7 @@ def test_resumed_training_equals_uninterrupted(method, tmp_path):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_orders_most_held_out_preferences(method, tmp_path):
     run = trainer(untrained(method, pairs(squares())), tmp_path, steps=8)
     best = run.run(progress=False)

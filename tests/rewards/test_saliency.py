@@ -44,6 +44,7 @@ def focus(maps, mask):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["dopamine", *CONFIGS])
+@pytest.mark.slow
 def test_a_trained_model_looks_at_what_moves(kind, method, trained):
     model = trained if kind == "dopamine" else trained_on_squares(kind)
     episode = square_episode(40)

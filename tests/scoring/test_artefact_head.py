@@ -92,6 +92,7 @@ def calibrated(core, base, classifier, clean, broken):
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
+@pytest.mark.slow
 def test_a_corruption_that_raises_the_base_does_not_raise_the_regularised_reward(
     pictures, trunk, kind
 ):

@@ -32,6 +32,7 @@ def sides(folder):
         side.close()
 
 
+@pytest.mark.slow
 def test_every_side_scores_the_same_numbers(sides):
     from workloads import smooth
 

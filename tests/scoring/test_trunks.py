@@ -256,6 +256,7 @@ def test_a_model_without_texts_is_compared_with_a_reference():
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
+@pytest.mark.slow
 def test_preprocessing_trunk_and_head_are_differentiable(family):
     torch.manual_seed(0)
     model, processor, tokenizer = FAMILIES[family]()

@@ -228,6 +228,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+@pytest.mark.slow
 def test_a_process_leaves_with_its_parent_even_in_a_step_that_hangs(tmp_path):
     script = tmp_path / "hangs.py"
     script.write_text(HANGS)

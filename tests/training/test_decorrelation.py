@@ -78,6 +78,7 @@ def parameters(run):
 
 
 @pytest.mark.parametrize("kind", ["sgfd", "stablenet"])
+@pytest.mark.slow
 def test_the_weights_of_a_stream_break_the_link_within_a_few_batches(kind):
     hook = BatchWeights(DecorrelationConfig(type=kind, warmup=20), variants=2, seed=0)
     batches = list(stream(60, hook))
@@ -96,6 +97,7 @@ def test_the_weights_of_a_stream_break_the_link_within_a_few_batches(kind):
         assert hook.logs["classifier_skill"] > 0.5
 
 
+@pytest.mark.slow
 def test_a_cause_that_helps_to_tell_variants_apart_is_salient_itself_and_stays_linked():
     """An expected failure: S x O holds no pair within S. Here sign(z_0) says how much of the last
     feature is the variant's, so the classifier reads both. StableNet has no such blind spot."""

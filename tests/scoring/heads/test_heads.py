@@ -98,6 +98,7 @@ def test_an_item_without_its_frames_is_bad_input_and_alone_in_that(kind, trunk, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_several_dimensions_are_learned_and_named(kind):
     """The first feature decides one dimension, the second another; half is not judged."""
     rng = np.random.default_rng(0)

@@ -57,6 +57,7 @@ def test_ties_halve_the_spread_of_passed_items_and_keep_the_auc(ties):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_two_layers_learn_an_exclusive_or_that_one_cannot(seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(1600, 16))
@@ -119,6 +120,7 @@ def company(rng, count, n=5, d=8):
     return x, (x[:, :, 0] + sign * x[:, :, 1]).argmax(1)
 
 
+@pytest.mark.slow
 def test_a_set_scorer_beats_independent_scores_where_context_matters():
     rng = np.random.default_rng(0)
     x, best = company(rng, 2000)
@@ -162,6 +164,7 @@ def distance_after(seed, *, online, steps=120, d=8):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.slow
 def test_an_adversarial_reward_leads_to_the_references_and_a_fixed_one_past_them(seed):
     online, fixed = (distance_after(seed, online=o) for o in (True, False))
     print(f"distance 2.0 -> {online:.2f} online, {fixed:.1f} fixed")
@@ -220,6 +223,7 @@ def flipped_labels(seed, review):
     }
 
 
+@pytest.mark.slow
 def test_the_vote_finds_flipped_labels_and_correcting_them_helps():
     raw = [flipped_labels(seed, "none") for seed in (*SEEDS, 3)]
     voted = [flipped_labels(seed, "labels") for seed in (*SEEDS, 3)]

@@ -28,6 +28,7 @@ def ask(scorer, images, texts, mode="tolerance"):
         return core.score(request)["likelihood"]
 
 
+@pytest.mark.slow
 def test_the_true_caption_wins_over_all_others(captioner):
     cases = captioned(60, seed=1)
     images = [image for image, _ in cases for _ in CAPTIONS]

@@ -45,6 +45,7 @@ def auc(scores, labels):
     return float((scores[labels][:, None] > scores[~labels][None]).mean())
 
 
+@pytest.mark.slow
 def test_it_tells_which_disk_is_larger(judge):
     pairs = disk_pairs(500, seed=1)
     labels = np.array([larger for *_, larger in pairs])

@@ -159,6 +159,7 @@ print("killed", rounds)
 """
 
 
+@pytest.mark.slow
 def test_workers_that_are_killed_at_any_moment_tear_nothing_and_lose_no_slot(
     served, scripted, until
 ):

@@ -333,6 +333,7 @@ class Mutator:
         return envelope.PREFIX.pack(envelope.MAGIC, 1, 1, len(payload), 0) + payload
 
 
+@pytest.mark.slow
 def test_no_bytes_make_the_decoder_do_anything_but_raise_its_error():
     seeds = [wire.encode_request(plain_request()), wire.encode_request(rich_request())]
     mutate = Mutator(seeds, seed=4)
