@@ -58,6 +58,7 @@ def test_where_reweighting_cannot_help_it_does_not(case):
 
 
 @pytest.mark.parametrize("case", list(STUDY["CASES"]))
+@pytest.mark.slow
 def test_the_page_shows_what_the_command_prints(case):
     page = (ROOT / "docs" / "decorrelation.md").read_text()
     (shown,) = [
