@@ -209,7 +209,7 @@ def test_denoising_has_the_gradient_of_its_plan():
     plan = actor.denoise(obs, noise).detach()
     assert np.allclose(plan.clamp(low, high).numpy(), actor.plan(obs, noise))
 
-    # The scheduler clips what it predicts, so that a difference may straddle a kink: many, and small ones.
+    # The scheduler clips what it predicts: a difference may straddle a kink, so many small ones.
     leaf, directions = noise.clone().requires_grad_(True), torch.randn((40, *noise.shape))
     slope = torch.autograd.grad(actor.denoise(obs, leaf).sum(), leaf)[0]
     with torch.no_grad():
