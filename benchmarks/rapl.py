@@ -287,14 +287,16 @@ def figure(rows: int, columns: int, path: Path) -> Iterator[np.ndarray]:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    size = (2.9 * columns, 2.9 * rows + 0.5)
+    size = (max(2.9 * columns, 5.8), 2.9 * rows + 0.5)  # the legend needs the width of two
     drawn, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     yield axes
     handles: dict[str, object] = {}
     for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    drawn.tight_layout(rect=(0, 0.08 / rows, 1, 1))
-    drawn.legend(handles.values(), handles, loc="lower center", ncol=4, fontsize=8)
+    drawn.tight_layout(rect=(0, 0.13 / rows, 1, 1))
+    drawn.legend(
+        handles.values(), handles, loc="lower center", ncol=min(4, 2 * columns + 1), fontsize=8
+    )
     drawn.savefig(path, dpi=110)
 
 
