@@ -30,12 +30,12 @@ def episodes():
 
 @pytest.fixture(scope="module")
 def detector(episodes):
-    """A detector after 240 steps on twelve squares, ten to twenty seconds of one core."""
+    """A detector after 120 steps on twelve squares, about ten seconds of one core."""
     torch.manual_seed(1)
     model = SuccessModel.create(small())
     data = model.dataset(episodes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for step in range(240):
+    for step in range(120):
         optimizer.zero_grad()
         loss, _ = model.loss(data.batch(3, 0, step))
         loss.backward()
@@ -52,8 +52,7 @@ def test_unseen_frames_are_told_apart_and_failures_do_not_fire(detector):
     assert auc(np.concatenate(scores), np.concatenate(truth)) > 0.95
     rule = detector.calibration.detector
     fired = [rule.episode(s).any() for s in scores]
-    # How many exactly depends on the CPU's rounding; the rule is made to fire late.
-    assert sum(fired[:6]) >= 2
+    assert sum(fired[:6]) >= 4
     assert sum(fired[6:]) == 0
 
 
