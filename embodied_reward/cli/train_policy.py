@@ -33,6 +33,7 @@ dense reward).
 
 import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,25 +174,36 @@ def train_policy(config: TrainPolicyConfig) -> int:
     folder = run_folder(config)
     set_threads(config.threads)
     seed_everything(config.seed)
-    run = _run(config, mode, folder)
-    print(f"run folder: {folder}")
-    try:
-        done = run.prepare()
-        print(run.opening())
-        if watching := run.watching():
-            print(watching)
-        if done:
-            print(f"resuming at {'step' if clones(config) else 'decision'} {done}")
-        run.learn()
-    except KeyboardInterrupt:
-        print(f"\nstopped; continue with\n  er train-policy --output_dir={folder} --resume=true")
-        return 130
-    finally:
-        run.close()
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # only an empty one: the run was refused before it began
+    with _removed_if_empty(folder):
+        run = _run(config, mode, folder)
+        print(f"run folder: {folder}")
+        try:
+            done = run.prepare()
+            print(run.opening())
+            if watching := run.watching():
+                print(watching)
+            if done:
+                print(f"resuming at {'step' if clones(config) else 'decision'} {done}")
+            run.learn()
+        except KeyboardInterrupt:
+            print(
+                f"\nstopped; continue with\n  er train-policy --output_dir={folder} --resume=true"
+            )
+            return 130
+        finally:
+            run.close()
     print(run.closing())
     return 0
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    """Leave no folder of a run that was refused before it began."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _run(config: TrainPolicyConfig, mode: RewardMode, folder: Path) -> "PolicyRun | DiffusionRun":

@@ -46,12 +46,16 @@ def test_answers_change_lerobots_policy_repeat_and_resume(
     from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
 
     root, again = tmp_path / "a", tmp_path / "b"
+    growing = tmp_path / "answers.jsonl"
+    shutil.copyfile(answers, growing)
     for folder in (root, again):
-        assert preferred(folder, clone, episodes, answers) == 0
+        assert preferred(folder, clone, episodes, growing) == 0
     assert "ordered pairs of 3 episodes" in capsys.readouterr().out
     assert (root / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
     assert {r["step"] for r in rows(root) if "train/loss" in r} == {4, 8}
     # As if the run had been killed after its first checkpoint; answers that came later are left.
+    with growing.open("a") as file:
+        file.write('{"type": "pair", "episodes": [0, 2], "preferred": 1}\n' * 50)
     shutil.rmtree(again / "checkpoints" / "00000008")
     assert main(["train-policy", f"--output_dir={again}", "--resume=true"]) == 0
     assert (root / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
@@ -68,6 +72,7 @@ def test_answers_change_lerobots_policy_repeat_and_resume(
     [
         (("--finetune.type=dppo",), "not with --finetune.type=dppo"),
         (("--dataset.root=",), "--preferences needs --dataset.root=EPISODES"),
+        (("--policy.path=nowhere",), "nowhere"),
         (("--preferences=nowhere.jsonl",), "no preferences at 'nowhere.jsonl'"),
         (("--finetune.error_beta=0",), "--finetune.error_beta must be positive"),
     ],
