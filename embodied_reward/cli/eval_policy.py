@@ -159,9 +159,9 @@ def _roll_out(
 
     policy = load_policy(str(config.policy.path))
     spec = diffusion_spec(policy)
+    if spec is not None:
+        views, size = spec.rendered(views, size)
     seen = spec is not None and bool(spec.views)
-    if spec is not None and spec.picture_size:
-        views, size = tuple(dict.fromkeys((*spec.views, *views))), spec.picture_size
     plain = plain_env(config.env, config.seed, views=views, size=size, pixels=seen)
     env = FramesInInfo(plain, hold=judge.hold) if judge else plain
     with contextlib.closing(env), progress_bar() as bar:

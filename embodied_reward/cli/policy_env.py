@@ -107,14 +107,13 @@ class SingleEnv:
 
     def make(self, seed: int) -> gym.Env:
         """Build the environment."""
-        seen = self.plans is not None and bool(self.plans.spec.views)
         env: gym.Env = self.maker(
             self.config,
             seed,
             views=self.views,
             size=self.size,
             terminate_on_success=self.detector is None,
-            **({"pixels": True} if seen else {}),
+            pixels=self.plans is not None and bool(self.plans.spec.views),
         )
         if self.plans:
             env = self.plans.around(env, seed)
@@ -162,8 +161,8 @@ def learner_env(
     """
     pays = watched is not None and watched.pays
     views = tuple(views or _views(scorer, watched))
-    if plans and plans.spec.picture_size:
-        views, size = tuple(dict.fromkeys((*plans.spec.views, *views))), plans.spec.picture_size
+    if plans:
+        views, size = plans.spec.rendered(views, size)
     single = SingleEnv(
         config,
         views=views,

@@ -10,6 +10,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward import config as configs
+from embodied_reward.cli.policy_env import DEFAULT_SIZE
 from embodied_reward.data import EpisodeSequence
 from embodied_reward.errors import ConfigError
 from embodied_reward.policies.checkpoint import PolicySpec, pretrained_folder
@@ -42,11 +43,10 @@ class Finetuning:
         self.method, self.plans = method, Plans(str(folder), method)
 
     def cameras(self) -> dict[str, Any]:
-        """Return what an environment takes for a policy that sees pictures; else nothing."""
+        """Return what an environment takes for a policy that sees pictures."""
         spec = self.plans.spec
-        if not spec.views:
-            return {}
-        return {"views": spec.views, "size": spec.picture_size, "pixels": True}
+        views, size = spec.rendered((), DEFAULT_SIZE)
+        return {"views": views, "size": size, "pixels": bool(spec.views)}
 
     def agent(self, rate: float) -> PolicyConfig:
         """Return the agent's configuration for `rate` actions per second, its discount worked out.

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,19 @@ class DiffusionSpec:
         names = (key for key in self.observation if key.startswith(PIXELS + "."))
         return tuple(name.removeprefix(PIXELS + ".") for name in names)
 
-    @property
-    def picture_size(self) -> tuple[int, int] | None:
-        """(height, width) of the pictures, None for a policy that sees none."""
-        shapes = [self.observation[f"{PIXELS}.{view}"] for view in self.views]
-        return (shapes[0][0], shapes[0][1]) if shapes else None
+    def rendered(
+        self, views: Sequence[str], size: int | tuple[int, int]
+    ) -> tuple[tuple[str, ...], int | tuple[int, int]]:
+        """Return which views of which size an environment renders for this policy and others.
+
+        Args:
+            views: that others look through.
+            size: of their pictures; a policy that sees pictures decides for all.
+        """
+        if not self.views:
+            return tuple(views), size
+        height, width, _ = self.observation[f"{PIXELS}.{self.views[0]}"]
+        return tuple(dict.fromkeys((*self.views, *views))), (height, width)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON types."""

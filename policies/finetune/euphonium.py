@@ -22,6 +22,7 @@ the policy goes on uphill where it is already right, and a critic that errs is b
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,17 +56,8 @@ class GuidedPolicy(JudgedPolicy):
         self.guide.load_state_dict(self.critic.state_dict())
         self.guiding.fill_(True)
 
-    def sample(self, obs: Tensor) -> Tensor:
-        """Return chains [b K+1 h a] that are drawn anew, pushed on the steps that learn."""
-        if not self.guiding:
-            return super().sample(obs)
-        networks = [self.start.diffusion.unet] * self.frozen
-        networks += [self.learner.diffusion.unet] * self.tuned
-        first = torch.randn((len(obs), *self.actor.noise_shape), device=obs.device)
-        condition = self.condition(obs)
-        return self.chain.sample(
-            networks, first, condition, lambda clean, k: self.push(obs, clean, k)
-        )
+    def _pushing(self, obs: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+        return (lambda clean, k: self.push(obs, clean, k)) if self.guiding else None
 
     def push(self, obs: Tensor, clean: Tensor, k: Tensor) -> Tensor:
         """Return what is added to the means [b h a] of steps k [b].
@@ -89,22 +81,9 @@ class GuidedPolicy(JudgedPolicy):
     def pushed(self, chains: Tensor, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Return means and pushes [b K' h a] of the steps that learn, along chains [b K+1 h a]."""
         k = torch.arange(self.frozen, self.chain.steps, device=obs.device)
-        x, rows = chains[:, k].flatten(0, 1), k.repeat(len(chains))
-        known = self.condition(obs).repeat_interleave(len(k), dim=0)
-        mean, clean = self.chain.predict(self.learner.diffusion.unet, x, rows, known)
-        push = self.push(obs.repeat_interleave(len(k), dim=0), clean, rows)
-        shape = (len(chains), len(k), *x.shape[1:])
-        return mean.view(shape), push.view(shape)
-
-    def log_probs(self, chains: Tensor, obs: Tensor) -> Tensor:
-        """Return log-likelihoods [b K'] of the steps that learn, pushed as they were drawn."""
-        if not self.guiding:
-            return super().log_probs(chains, obs)
-        k = torch.arange(self.frozen, self.chain.steps, device=obs.device)
-        mean, push = self.pushed(chains, obs)
-        drawn, rows = chains[:, k + 1].flatten(0, 1), k.repeat(len(chains))
-        logs = self.chain.log_prob((mean + push).flatten(0, 1), drawn, rows)
-        return logs.view(len(chains), len(k))
+        mean, clean = self.predictions(self.learner, chains, obs, k)
+        seen, rows = obs.repeat_interleave(len(k), dim=0), k.repeat(len(chains))
+        return mean, self.push(seen, clean.flatten(0, 1), rows).view_as(mean)
 
 
 class GuidedPPO(JudgedPPO):
@@ -124,12 +103,13 @@ class GuidedPPO(JudgedPPO):
     def _rollout(self) -> Rollout:
         rollout, policy = super()._rollout(), self.policy
         self._pushed = None
-        if policy.guiding:
-            parts = zip(rollout.chains.split(CHUNK), rollout.obs.split(CHUNK), strict=True)
-            found = [policy.pushed(chains, obs) for chains, obs in parts]
-            means, pushes = (torch.cat(part) for part in zip(*found, strict=True))
-            self._pushed = means + pushes, pushes
-        return rollout
+        if not policy.guiding:
+            return rollout
+        parts = zip(rollout.chains.split(CHUNK), rollout.obs.split(CHUNK), strict=True)
+        found = [policy.pushed(chains, obs) for chains, obs in parts]
+        means, pushes = (torch.cat(part) for part in zip(*found, strict=True))
+        self._pushed = means + pushes, pushes
+        return rollout._replace(logs=policy.chain_logs(means + pushes, rollout.chains))
 
     def _acting(self, mean: Tensor, rows: Tensor, k: Tensor) -> Tensor:
         return mean if self._pushed is None else mean + self._pushed[1][rows, k]

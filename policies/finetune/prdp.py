@@ -81,7 +81,7 @@ class PairRegression(ChainPPO):
         numbers = policy.chain.numbers[k]
         new = policy.log_probs(chains, obs)
         with torch.no_grad():
-            start = self._start(chains, rollout.starts[rows][:, k], k)
+            start = policy.chain_logs(rollout.starts[rows][:, k], chains)
         acted = rollout.logs[rows]
         loss = self._loss(new * numbers, acted * numbers, start * numbers, rollout.advantages[rows])
         if policy.frozen:
@@ -97,8 +97,3 @@ class PairRegression(ChainPPO):
     def _loss(self, new: Tensor, acted: Tensor, start: Tensor, reward: Tensor) -> Tensor:
         """Return the loss of n chains' log-likelihoods [n k], summed over plans, and rewards."""
         return pair_loss(new, acted, start, reward, beta=self.method.beta, clip=self.method.clip)
-
-    def _start(self, chains: Tensor, means: Tensor, k: Tensor) -> Tensor:
-        """Return log-likelihoods [n k] under the start, from its means [n k h a]."""
-        rows, drawn = k.repeat(len(chains)), chains[:, k + 1].flatten(0, 1)
-        return self.policy.chain.log_prob(means.flatten(0, 1), drawn, rows).view(-1, len(k))

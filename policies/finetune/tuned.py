@@ -6,7 +6,7 @@ the environment gets the plan at the chain's end. Saved is the network alone, in
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,22 +85,36 @@ class DenoisingPolicy(BasePolicy):
         networks = [self.start.diffusion.unet] * self.frozen
         networks += [self.learner.diffusion.unet] * self.tuned
         first = torch.randn((len(obs), *self.actor.noise_shape), device=obs.device)
-        return self.chain.sample(networks, first, self.condition(obs))
+        return self.chain.sample(networks, first, self.condition(obs), self._pushing(obs))
+
+    def _pushing(self, obs: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """Return what moves the means while exploring; see `Chain.sample`."""
+        return None
 
     def log_probs(self, chains: Tensor, obs: Tensor) -> Tensor:
         """Return log-likelihoods [b K'] of the steps that learn, under the learner."""
         k = torch.arange(self.frozen, self.chain.steps, device=obs.device)
-        means = self.means(self.learner, chains, obs, k)
-        rows = k.repeat(len(chains))
-        drawn = chains[:, k + 1].flatten(0, 1)
+        return self.chain_logs(self.means(self.learner, chains, obs, k), chains)
+
+    def chain_logs(self, means: Tensor, chains: Tensor) -> Tensor:
+        """Return log-likelihoods [b K'] of the steps that learn, drawn around means [b K' h a]."""
+        k = torch.arange(self.frozen, self.chain.steps, device=chains.device)
+        rows, drawn = k.repeat(len(chains)), chains[:, k + 1].flatten(0, 1)
         return self.chain.log_prob(means.flatten(0, 1), drawn, rows).view(len(chains), len(k))
 
     def means(self, model: Any, chains: Tensor, obs: Tensor, k: Tensor) -> Tensor:
         """Return a model's means [b n h a] of the n steps k, along chains."""
+        return self.predictions(model, chains, obs, k)[0]
+
+    def predictions(
+        self, model: Any, chains: Tensor, obs: Tensor, k: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return `means`, and the plans that the steps expect, [b n h a] each."""
         x, condition = chains[:, k].flatten(0, 1), self.condition(obs)
         condition = condition.repeat_interleave(len(k), dim=0)
-        flat = self.chain.mean(model.diffusion.unet, x, k.repeat(len(chains)), condition)
-        return flat.view(len(chains), len(k), *x.shape[1:])
+        found = self.chain.predict(model.diffusion.unet, x, k.repeat(len(chains)), condition)
+        mean, clean = (part.view(len(chains), len(k), *x.shape[1:]) for part in found)
+        return mean, clean
 
     def _new_critic(self, width: int, net_arch: list[int]) -> nn.Module:
         """Return what maps observations [b o] to values [b 1]; it is not part of what is saved."""

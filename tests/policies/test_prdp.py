@@ -108,8 +108,7 @@ def test_the_first_regression_sees_the_likelihoods_that_acted(toy):
     rollout = model._rollout()
     again = model.policy.log_probs(rollout.chains, rollout.obs)
     assert (again - rollout.logs).abs().max() < 1e-5
-    steps = torch.arange(model.policy.chain.steps)
-    start = model._start(rollout.chains, rollout.starts, steps)
+    start = model.policy.chain_logs(rollout.starts, rollout.chains)
     assert (start - again).abs().max() < 1e-5  # nothing was learned yet
     spread = np.ptp(model.rollout_buffer.advantages)
     assert float(rollout.advantages.max() - rollout.advantages.min()) == pytest.approx(spread)
