@@ -1,11 +1,14 @@
 """Euphonium: how far a critic pushes, what is left without one, and the toy."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from embodied_reward.errors import ConfigError, NonFiniteError
+from embodied_reward.policies.finetune.config import DPPOConfig
 from embodied_reward.policies.finetune.options import EuphoniumConfig
 from tests.policies.tuning import collected, learner, right, weights
 from tests.policies.two_modes import actions_of, two_modes
@@ -122,6 +125,25 @@ def test_euphonium_finds_the_mode_that_pays(toy):
     model = learner(EuphoniumConfig, toy, **CLIP)
     model.learn(1280)
     assert right(model) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_it_is_not_behind_dppo_and_what_it_costs(toy, seed):
+    """Run with -s: the numbers of docs/diffusion.md."""
+    found = {}
+    for kind in (EuphoniumConfig, DPPOConfig):
+        model, began = learner(kind, toy, seed=seed, **CLIP), time.process_time()
+        for episodes in (1024, 1280):
+            model.learn(episodes - model.num_timesteps, reset_num_timesteps=episodes == 1024)
+            actions = actions_of(model.policy.tuned_actor(), 2000)
+            found[kind, episodes] = share = (actions > 0).mean()
+            print(
+                f"seed {seed} {kind.__name__} {episodes} episodes: right {share:.3f}, "
+                f"mean |a| {np.abs(actions).mean():.2f}, {time.process_time() - began:.1f} s"
+            )
+    assert found[EuphoniumConfig, 1280] >= 0.95
+    assert found[EuphoniumConfig, 1024] >= found[DPPOConfig, 1024] - 0.05
 
 
 def test_one_seed_repeats_and_two_differ(toy):

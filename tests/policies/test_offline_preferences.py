@@ -70,13 +70,30 @@ def test_only_pairs_with_a_better_episode_count():
         ordered_pairs(answers[1:3], (3, 7, 9))
 
 
+def flipped(pairs, share, seed):
+    rng = np.random.default_rng(seed)
+    return [pair[::-1] if rng.random() < share else pair for pair in pairs]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_turns_to_what_was_preferred(seed):
+def test_what_teaches_is_the_cloning_of_what_was_preferred(seed):
+    """Run with -s: the numbers of docs/diffusion.md."""
     actions, pairs = own(seed=seed)
-    found = actions_of(fine_tuned(pairs, actions, steps=2000, seed=seed), 2000)
-    assert (found > 0).mean() >= 0.95
-    assert np.abs(found).mean() < 1.05
+    settings = {"default": {}, "cloning alone": {"beta": 1e-6}, "beta 10": {"beta": 10.0}}
+    settings["beta 100"] = {"beta": 100.0}
+    settings["beta 10, keep 0.1"] = {"beta": 10.0, "keep": 0.1}
+    found = {}
+    for name, changes in {**settings, "a fifth turned round": {}}.items():
+        told = flipped(pairs, 0.2, seed) if "turned" in name else pairs
+        ends = actions_of(fine_tuned(told, actions, steps=2000, seed=seed, **changes), 2000)
+        found[name] = (ends > 0).mean()
+        print(f"seed {seed} {name}: right {found[name]:.3f}, mean |a| {np.abs(ends).mean():.2f}")
+    assert found["default"] >= 0.95
+    assert found["cloning alone"] >= 0.95
+    # DPO without enough of it makes both modes unlikely.
+    assert found["beta 10, keep 0.1"] <= 0.5
+    assert found["a fifth turned round"] >= 0.75
 
 
 @pytest.mark.slow
