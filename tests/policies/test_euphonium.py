@@ -142,8 +142,9 @@ def test_it_is_not_behind_dppo_and_what_it_costs(toy, seed):
                 f"seed {seed} {kind.__name__} {episodes} episodes: right {share:.3f}, "
                 f"mean |a| {np.abs(actions).mean():.2f}, {time.process_time() - began:.1f} s"
             )
-    assert found[EuphoniumConfig, 1280] >= 0.95
+    assert found[EuphoniumConfig, 1280] >= 0.9
     assert found[EuphoniumConfig, 1024] >= found[DPPOConfig, 1024] - 0.05
+    assert found[EuphoniumConfig, 1280] >= found[DPPOConfig, 1280] - 0.05
 
 
 def test_one_seed_repeats_and_two_differ(toy):

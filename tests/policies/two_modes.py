@@ -27,9 +27,11 @@ class Exact(nn.Module):
     def __init__(self, levels, wide=32):
         super().__init__()
         self.register_buffer("levels", levels.clone())
-        self.correction = nn.Sequential(
-            nn.Linear(2, wide), nn.Tanh(), nn.Linear(wide, wide), nn.Tanh(), nn.Linear(wide, 1)
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.correction = nn.Sequential(
+                nn.Linear(2, wide), nn.Tanh(), nn.Linear(wide, wide), nn.Tanh(), nn.Linear(wide, 1)
+            )
         nn.init.zeros_(self.correction[-1].weight)
         nn.init.zeros_(self.correction[-1].bias)
 

@@ -29,11 +29,15 @@ def episodes():
 
 
 @pytest.fixture(scope="module")
-def detector(episodes):
-    """A detector after 120 steps on twelve squares, about ten seconds of one core."""
-    torch.manual_seed(1)
+def detector():
+    """A detector after 120 steps on 48 squares, about ten seconds of one core.
+
+    With 12 squares, what it learned depended on the seed and on how a CPU rounds.
+    """
+    torch.manual_seed(0)
     model = SuccessModel.create(small())
-    data = model.dataset(episodes)
+    squares = [*(square_episode(i) for i in range(24)), *(failed(200 + i) for i in range(24))]
+    data = model.dataset(squares)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for step in range(120):
         optimizer.zero_grad()
