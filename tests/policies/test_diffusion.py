@@ -1,5 +1,8 @@
 """Windows, RA-BC weights and the memory of diffusion policies."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +240,31 @@ def test_pictures_are_learned_and_acted_on():
     # One untrained action can stand at the end of the range for any picture.
     assert any(not np.array_equal(first(actor, one, n), first(actor, other, n)) for n in range(10))
     assert as_input(torch.tensor([255], dtype=torch.uint8)).item() == 1.0
+
+
+def test_agents_see_every_camera_of_every_step():
+    config = dataclasses.replace(SMALL, views=("top", "front"))
+    windows = windows_of(episode(views=config.views), config=config)
+    torch.manual_seed(0)
+    actor = actor_of(windows, config, sizes=dict.fromkeys(config.views, (64, 64)))
+
+    def seen(changed=None):
+        frames = {(view, t): 100 for view in config.views for t in range(2)}
+        frames |= {changed: 200} if changed else {}
+        actor._history.clear()
+        for t in range(2):
+            pixels = {v: np.full((64, 64, 3), frames[v, t], np.uint8) for v in config.views}
+            actor._history.add({"agent_pos": np.zeros(2, np.float32), "pixels": pixels})
+        return actor._history.stacked()
+
+    plain, noise = seen(), torch.randn(1, *actor.noise_shape)
+    flat = torch.from_numpy(actor.flat(plain))[None]
+    assert flat.shape == (1, actor.width)
+    unit = torch.from_numpy(actor.plan(plain, noise)).flatten(1) / 2  # actions lie in [-2, 2]
+    torch.testing.assert_close(actor.unit_plans(flat, noise), unit, atol=1e-5, rtol=0)
+    for camera_and_step in itertools.product(config.views, range(2)):
+        other = actor.flat(seen(camera_and_step))
+        assert not np.array_equal(other, actor.flat(plain)), camera_and_step
 
 
 def first(actor, obs, seed=0):
