@@ -7,7 +7,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from embodied_reward.policies.blends import Blend, about, make_blend
 from embodied_reward.policies.demos import Transitions
-from embodied_reward.policies.networks import input_statistics
 from embodied_reward.rewards import RewardModel
 from embodied_reward.shaping.trust import trusted
 from embodied_reward.types import Episode, Float64
@@ -28,7 +27,7 @@ def blend_of(
         gamma=gamma,
         seed=config.seed,
         widths=(int(np.prod(seen)), int(np.prod(done))),
-        statistics=None if demos is None else input_statistics(demos.obs),
+        demos=demos,
     )
 
 

@@ -324,6 +324,8 @@ class PolicyRun:
     def _relabel(self, base: Any, phi: Any, phi_next: Any, terminated: Any) -> Any:
         gamma, kappa = self.policy.gamma, self.config.reward.kappa
         weight = self.blend.weight if self.blend else 1.0
+        if self.blend and self.blend.maps:
+            phi, phi_next = self.blend.potential(phi), self.blend.potential(phi_next)
         added = self.mode.added(phi, phi_next, terminated, gamma, kappa)
         return self.mode.paid(base) + weight * added
 

@@ -70,8 +70,8 @@ class RewardConfig:
     hysteresis: float = 0.05
     """how far the progress must fall below a tier's lower edge before the tier is lost"""
     blend: str = "fixed"
-    """how base and learned reward are put together: fixed (kappa as given), bilevel, exploration,
-    group or uncertainty; `--blend.*` has their settings, docs/blends.md what each does"""
+    """how base and learned reward are put together: fixed (kappa as given), bilevel, calibrated,
+    exploration, group or uncertainty; `--blend.*` has their settings, see docs/blends.md"""
     views: tuple[str, ...] = ()
     """cameras to render; empty takes all that the models know. They mask what they do not see"""
 

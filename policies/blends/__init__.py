@@ -3,15 +3,19 @@
 from typing import Any
 
 from embodied_reward.errors import ConfigError, did_you_mean
+from embodied_reward.policies.demos import Transitions
+from embodied_reward.policies.networks import input_statistics
 
 from .base import Blend
 from .bilevel import BilevelBlend
+from .calibrated import CalibratedBlend
 from .config import BlendConfig
 from .exploration import ExplorationBlend
 from .group import GroupBlend
 
 BLENDS: dict[str, type[Blend]] = {
     "bilevel": BilevelBlend,
+    "calibrated": CalibratedBlend,
     "group": GroupBlend,
     "exploration": ExplorationBlend,
 }
@@ -24,7 +28,7 @@ OTHERS = {
 }
 """Blends that need nothing of the learner."""
 
-NAMES = ("fixed", "bilevel", "exploration", "group", "uncertainty")
+NAMES = ("fixed", "bilevel", "calibrated", "exploration", "group", "uncertainty")
 
 
 def check(name: str, config: BlendConfig) -> None:
@@ -47,7 +51,7 @@ def make_blend(
     gamma: float,
     seed: int,
     widths: tuple[int, int],
-    statistics: dict[str, Any] | None = None,
+    demos: Transitions | None = None,
 ) -> Blend | None:
     """Return the blend of a run, None for those that need nothing of the learner.
 
@@ -58,12 +62,14 @@ def make_blend(
         gamma: the learner's discount.
         seed: of whatever the blend draws.
         widths: entries of observation and action.
-        statistics: `mean` and `scale` that standardise observations.
+        demos: demonstrations of the task, where there are any.
     """
     kind = BLENDS.get(name)
     if kind is None:
         return None
     shared: dict[str, Any] = {"count": count, "gamma": gamma, "seed": seed}
     if kind is ExplorationBlend:
-        shared |= {"widths": widths, **(statistics or {})}
+        shared |= {"widths": widths, **({} if demos is None else input_statistics(demos.obs))}
+    if kind is CalibratedBlend:
+        shared |= {"demos": demos}
     return kind(config, **shared)

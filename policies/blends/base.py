@@ -39,12 +39,14 @@ class Blend(ABC):
     Attributes:
         weight: w >= 0.
         bonuses: whether there is a bonus beside it.
+        maps: whether F is made of another potential than the reward model's (`potential`).
         window: the newest finished episodes.
     """
 
     about: ClassVar[str]
     """One line for the log: what the blend does to the optimal policy."""
     bonuses: ClassVar[bool] = False
+    maps: ClassVar[bool] = False
 
     def __init__(self, config: BlendConfig, *, count: int, gamma: float, seed: int = 0) -> None:
         config.check()
@@ -57,6 +59,10 @@ class Blend(ABC):
     def bonus(self, obs: Float32, action: Float32, next_obs: Float32, terminated: Bool) -> Float64:
         """Return b Float64["n"] of n transitions; `terminated` is True where no value follows."""
         return np.zeros(len(obs))
+
+    def potential(self, phi: Any) -> Any:
+        """Return the potential that F is made of, where the reward model says `phi` (any shape)."""
+        return phi
 
     def saw(self, next_obs: Float32) -> None:  # noqa: B027 (most blends count nothing)
         """Take note of states Float32["n o"] that were entered."""

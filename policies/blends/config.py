@@ -10,7 +10,7 @@ class BlendConfig:
     """How a blend learns. Blends look at whole episodes that ended."""
 
     every: int = 5
-    """bilevel, group, exploration: episodes between two updates of the blend"""
+    """bilevel, calibrated, group, exploration: episodes between two updates of the blend"""
     window: int = 20
     """newest episodes that an update looks at"""
     rate: float = 0.2
@@ -23,6 +23,8 @@ class BlendConfig:
     """exploration: bound of the self-designed reward; 0 leaves the count bonus alone"""
     bits: int = 16
     """exploration: states are told apart by so many random hyperplanes"""
+    prior: float = 2.0
+    """calibrated: episodes that all demonstrations together count as"""
     temperature: float = 0.1
     """uncertainty: standard deviation of the progress at which a step counts 1/e"""
 
@@ -32,7 +34,7 @@ class BlendConfig:
             raise ConfigError(
                 f"--blend.every must be in [1, --blend.window={self.window}], got {self.every}"
             )
-        for name in ("rate", "limit", "bonus", "temperature"):
+        for name in ("rate", "limit", "bonus", "prior", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--blend.{name} must be positive, got {getattr(self, name)}")
         if self.designed < 0:

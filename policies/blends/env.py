@@ -50,7 +50,8 @@ class BlendedVecEnv(VecEnvWrapper):
             after[row] = infos[row]["terminal_observation"]
         bonus = self._bonus(after, dones, infos)
         learned = np.array([info["shaping"] for info in infos])
-        paid = rewards.astype(np.float64) + (self.blend.weight - 1) * learned + bonus
+        mapped = self._mapped(dones, infos) if self.blend.maps else learned
+        paid = rewards.astype(np.float64) + self.blend.weight * mapped - learned + bonus
         if not np.isfinite(paid).all():
             row = int(np.argmin(np.isfinite(paid)))
             raise NonFiniteError(
@@ -65,8 +66,16 @@ class BlendedVecEnv(VecEnvWrapper):
     def _bonus(self, after: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> Any:
         if not self.blend.bonuses:
             return np.zeros(len(dones))
-        cut = [info.get("TimeLimit.truncated", False) for info in infos]
-        return self.blend.bonus(self._obs, self._actions, after, dones & ~np.array(cut))
+        return self.blend.bonus(self._obs, self._actions, after, _terminated(dones, infos))
+
+    def _mapped(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Any:
+        """Return what the reward mode adds where the blend's potential stands for the model's."""
+        phi, phi_next = (
+            self.blend.potential(np.array([info[key] for info in infos]))
+            for key in ("previous_potential", "potential")
+        )
+        inner: Any = self.venv  # a `LearnedRewardVecEnv`, which this package may not import
+        return inner.mode.added(phi, phi_next, _terminated(dones, infos), inner.gamma, inner.kappa)
 
     def _book(
         self, after: np.ndarray, learned: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]
@@ -75,9 +84,14 @@ class BlendedVecEnv(VecEnvWrapper):
         for row, info in enumerate(infos):
             base, ended = info["base_reward"], bool(dones[row])
             given = (self._obs[row], self._actions[row], base, float(learned[row]))
-            self.blend.window.add(row, *given, ended=ended)
+            self.blend.window.add(row, (*given, info["previous_potential"]), ended=ended)
             if ended:
                 self.blend.ended()
+
+
+def _terminated(dones: np.ndarray, infos: list[dict[str, Any]]) -> np.ndarray:
+    cut = [info.get("TimeLimit.truncated", False) for info in infos]
+    return dones & ~np.array(cut)
 
 
 class BlendCallback(BaseCallback):

@@ -18,15 +18,21 @@ class Decisions:
         action: Float32["t a"] in [-1, 1], as executed.
         base: Float64["t"], the environment's own reward.
         learned: Float64["t"], what the learned reward added, with weight 1.
+        potential: Float64["t"], Phi of the state that the action was taken in.
     """
 
     obs: Float32
     action: Float32
     base: Float64
     learned: Float64
+    potential: Float64
 
     def __len__(self) -> int:
         return len(self.base)
+
+
+type Decision = tuple[Float32, Float32, float, float, float]
+"""One row of `Decisions`."""
 
 
 class EpisodeWindow:
@@ -39,24 +45,16 @@ class EpisodeWindow:
 
     def __init__(self, count: int, size: int) -> None:
         self.episodes: deque[Decisions] = deque(maxlen=size)
-        self._open: list[list[tuple[Float32, Float32, float, float]]] = [[] for _ in range(count)]
+        self._open: list[list[Decision]] = [[] for _ in range(count)]
 
-    def add(
-        self, row: int, obs: Float32, action: Float32, base: float, learned: float, *, ended: bool
-    ) -> None:
+    def add(self, row: int, decision: Decision, *, ended: bool) -> None:
         """Book one decision of environment `row`."""
-        self._open[row].append((obs, action, base, learned))
+        self._open[row].append(decision)
         if ended:
-            obs_, action_, base_, learned_ = zip(*self._open[row], strict=True)
+            obs, action, *numbers = zip(*self._open[row], strict=True)
             self._open[row] = []
-            self.episodes.append(
-                Decisions(
-                    np.array(obs_, np.float32),
-                    np.array(action_, np.float32),
-                    np.array(base_, np.float64),
-                    np.array(learned_, np.float64),
-                )
-            )
+            seen, done = (np.array(x, np.float32) for x in (obs, action))
+            self.episodes.append(Decisions(seen, done, *np.array(numbers, np.float64)))
 
     def abandon(self) -> None:
         """Forget the episodes under way: the environments were reset."""
@@ -75,10 +73,10 @@ class EpisodeWindow:
         return {"lengths": lengths, **vars(self.together())}
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Take `arrays()` back."""
+        """Take `arrays()` back; what else is in `arrays` is not looked at."""
         self.episodes.clear()
         self.abandon()
-        if not arrays:
+        if "lengths" not in arrays:
             return
         cuts = np.cumsum(arrays["lengths"])[:-1]
         columns = [np.split(arrays[f.name], cuts) for f in fields(Decisions)]

@@ -146,8 +146,7 @@ class ExplorationBlend(Blend):
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take `arrays()` back."""
-        kept = {"lengths", "obs", "action", "base", "learned"}
-        super().restore({k: v for k, v in arrays.items() if k in kept})
+        super().restore(arrays)
         for name in _COUNTS:
             setattr(self, name, arrays[name].copy())
         for name, network in self._networks().items():

@@ -50,7 +50,7 @@ def reward(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["sac", "ppo"])
-@pytest.mark.parametrize("blend", ["bilevel", "group", "exploration"])
+@pytest.mark.parametrize("blend", ["bilevel", "calibrated", "group", "exploration"])
 def test_a_blend_is_named_logged_and_saved(kind, blend, tmp_path, capsys):
     root = tmp_path / "run"
     assert train(root, kind, "--reward.mode=oracle", f"--reward.blend={blend}") == 0

@@ -25,7 +25,7 @@ from embodied_reward.shaping.vector import LearnedRewardVecEnv
 GAMMA, KAPPA = 0.95, 0.3
 # A learned reward that pays for being somewhere: it keeps no optimal policy.
 MODE = dataclasses.replace(mode_named("absolute"), source="progress")
-LEARNED = ("bilevel", "group", "exploration")
+LEARNED = ("bilevel", "calibrated", "group", "exploration")
 
 
 class Line(gym.Env):
@@ -76,9 +76,9 @@ def environment(side=1, count=4, mode=MODE, seed=0, kappa=KAPPA):
     return LearnedRewardVecEnv(vector, mode, gamma=GAMMA, kappa=kappa)
 
 
-def blend_named(name, count=4, seed=0, **changes):
+def blend_named(name, count=4, seed=0, demos=None, **changes):
     config = BlendConfig(**{"window": 40, **changes})
-    return make_blend(name, config, count=count, gamma=GAMMA, seed=seed, widths=(2, 1))
+    return make_blend(name, config, count=count, gamma=GAMMA, seed=seed, widths=(2, 1), demos=demos)
 
 
 def learner(kind, env, blend, seed=0, **changes):
@@ -87,9 +87,13 @@ def learner(kind, env, blend, seed=0, **changes):
         config = PPOConfig(net_arch=(32, 32), bc_steps=0, gamma=GAMMA, **{**fields, **changes})
         return build_ppo(config, env, seed=seed)
 
+    mode = getattr(env, "mode", MODE)
+
     def relabel(base, phi, after, ended):
         weight = blend.weight if blend else 1.0
-        return base + weight * MODE.added(phi, after, ended, GAMMA, KAPPA)
+        if blend:
+            phi, after = blend.potential(phi), blend.potential(after)
+        return base + weight * mode.added(phi, after, ended, GAMMA, KAPPA)
 
     fields = dict(batch_size=64, buffer_size=5000, learning_starts=200, learning_rate=1e-3)
     fields |= dict(gradient_steps=1, net_arch=(32, 32), bc_steps=0, gamma=GAMMA)
@@ -135,7 +139,7 @@ def test_policy_gradients_of_a_linear_gaussian_match_the_formula():
     a = (mean + std * rng.normal(size=(n, 1))).astype(np.float32)
     reward = -((a - 2 * s)[:, 0].astype(np.float64) ** 2)
     parts = [
-        policy_gradient(policy, [Decisions(x, y, r, r)], "base", 0.0).numpy()
+        policy_gradient(policy, [Decisions(x, y, r, r, r)], "base", 0.0).numpy()
         for x, y, r in zip(*(np.array_split(v, 50) for v in (s, a, reward)), strict=True)
     ]
     slope = 2 * std**2 * (2 * s - mean)

@@ -18,15 +18,21 @@ class Condition:
         label: for tables and plots.
         mode: reward mode of `er train-policy`; empty where no reward is learned from.
         scored: whether the reward model is asked, so that its negatives count as rollouts.
+        blend: blend of `er train-policy`. A calibrated potential has the scale of the return, so
+            that its kappa is 1.
     """
 
     label: str
     mode: str = ""
     scored: bool = False
+    blend: str = "fixed"
 
 
 CONDITIONS: dict[str, Condition] = {
     "learned": Condition("learned progress, shaped", "potential", scored=True),
+    "calibrated": Condition(
+        "learned progress, calibrated", "potential", scored=True, blend="calibrated"
+    ),
     "success": Condition("success only", "success"),
     "oracle": Condition("true progress, shaped", "oracle"),
     "none": Condition("no fine-tuning"),

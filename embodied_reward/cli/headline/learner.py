@@ -34,7 +34,8 @@ def learner_config(
         reward=RewardConfig(
             mode=about.mode or "success",
             path=str(folders.prepared(scene, "reward")) if about.scored else None,
-            kappa=config.kappa,
+            kappa=config.kappa if about.blend == "fixed" else 1.0,
+            blend=about.blend,
         ),
         dataset=DatasetConfig(root=(str(folders.demo(scene)),)),
         eval=EvalConfig(freq=0, rollouts=config.eval_every, n_episodes=config.eval_episodes),

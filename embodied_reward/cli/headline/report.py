@@ -19,6 +19,7 @@ COLOURS = {
     "oracle": "#009E73",
     "none": "#7F7F7F",
     "absolute": "#CC79A7",
+    "calibrated": "#56B4E9",
     "self_imitation": "#E69F00",
 }
 
