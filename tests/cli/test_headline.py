@@ -83,6 +83,8 @@ def test_every_condition_spends_its_rollouts_and_says_what_it_cost(finished):
         assert found["versions"]["torch"]
     assert set(result(finished, "learned")["reward"]["unseen"]) >= {"spearman", "mae"}
     assert "reward" not in result(finished, "oracle")
+    assert 0 <= result(finished, "oracle")["potential"]["failed_highest"] <= 1
+    assert "potential" not in result(finished, "success")
 
 
 def test_one_changed_setting_of_the_learner_leaves_the_recipe_alone(finished):

@@ -15,9 +15,10 @@ from embodied_reward.cli.headline.cells import (
     versions,
     write_json,
 )
-from embodied_reward.cli.headline.config import HeadlineConfig
+from embodied_reward.cli.headline.config import CONDITIONS, HeadlineConfig
 from embodied_reward.cli.headline.imitation import imitate_itself
 from embodied_reward.cli.headline.learner import learner_config, opened, spent_before
+from embodied_reward.cli.headline.potential import potential_summary
 from embodied_reward.cli.headline.prepare import REWARD
 from embodied_reward.cli.policy_env import plain_env
 from embodied_reward.cli.train_policy import train_policy
@@ -92,6 +93,8 @@ def _result(config: HeadlineConfig, cell: Cell, folder: Path) -> dict[str, Any]:
         "decisions": int(sum(r["episode/length"] for r in episodes)),
         "own_success": "".join(str(int(r["episode/true_success"])) for r in episodes),
     }
+    if CONDITIONS[cell.condition].mode and (seen := potential_summary(folder)):
+        result["potential"] = seen
     if spent:
         folders = Folders(Path(config.output_dir))
         result["reward"] = read_json(folders.prepared(cell.scene, REWARD))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from embodied_reward.cli.headline.cells import write_json
 from embodied_reward.cli.headline.config import CONDITIONS
+from embodied_reward.cli.headline.potential import HIGH
 from embodied_reward.cli.headline.summary import summarise
 from embodied_reward.files import replacing
 from embodied_reward.math.statistics import finite_mean
@@ -21,6 +22,15 @@ COLOURS = {
     "absolute": "#CC79A7",
     "calibrated": "#56B4E9",
     "self_imitation": "#E69F00",
+}
+
+
+POTENTIAL = {
+    "failed_highest": "highest in a failed one",
+    "failed_high": f"failed ones above {HIGH}",
+    "failed_variation": "sum of changes, failed",
+    "succeeded_variation": "succeeded",
+    "succeeded_last": "last before success",
 }
 
 
@@ -37,6 +47,7 @@ def write_report(root: Path, settings: Mapping[str, Any], cells: Sequence[dict[s
     bare = [{k: v for k, v in c.items() if k != "settings"} for c in cells]
     write_json(root / "results.json", {"settings": settings, "cells": bare, "summary": summary})
     text = "\n\n".join([task_table(summary), overall_table(summary), reward_table(cells)])
+    text += "\n\n" + potential_table(cells)
     with replacing(root / "table.md") as temporary:
         temporary.write_text(text + "\n")
     with replacing(root / "results.png") as temporary:
@@ -92,6 +103,20 @@ def reward_table(cells: Sequence[Mapping[str, Any]]) -> str:
         means = [finite_mean([_or_nan(r.get(name)) for r in reports]) for name in names]
         rows.append([task, str(len(reports)), *(_number(mean) for mean in means)])
     return _markdown(["reward model on unseen episodes", "seeds", *names], rows)
+
+
+def potential_table(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Return how the potential moved in the training rollouts (`potential_summary`)."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        if "potential" in cell:
+            found.setdefault((cell["task"], cell["condition"]), []).append(cell["potential"])
+    rows = [
+        [task, CONDITIONS[name].label, str(len(seen))]
+        + [_number(finite_mean([_or_nan(s[key]) for s in seen])) for key in POTENTIAL]
+        for (task, name), seen in found.items()
+    ]
+    return _markdown(["task", "potential of training rollouts", "seeds", *POTENTIAL.values()], rows)
 
 
 def draw(summary: Mapping[str, Any]) -> Figure:
