@@ -8,14 +8,38 @@ import torch
 from stable_baselines3.sac.policies import Actor
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 _LOG_2PI_HALF = 0.5 * math.log(2 * math.pi)
 
 
 class SquashedActor(Actor):
-    """SB3's actor, which draws without building distribution objects."""
+    """SB3's actor, which draws without building distribution objects.
+
+    Args:
+        averaged: whether deterministic actions come from a running average of the weights (Polyak
+            and Juditsky 1992), which `follow` keeps; what explores and learns are the weights.
+        kwargs: see SB3's `Actor`.
+    """
 
     bound = 1.0
+
+    def __init__(self, *args: Any, averaged: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.average: nn.ModuleList | None = None
+        if averaged:
+            self.average = copy.deepcopy(self._mean_layers()).requires_grad_(False)
+
+    def _mean_layers(self) -> nn.ModuleList:
+        return nn.ModuleList([self.latent_pi, self.mu])
+
+    @torch.no_grad()
+    def follow(self, decay: float) -> None:
+        """Move the average by a share of 1 - `decay` towards the weights."""
+        if self.average is not None:
+            theirs: list[Tensor] = list(self.average.parameters())
+            ours: list[Tensor] = list(self._mean_layers().parameters())
+            get_ema_multi_avg_fn(decay)(theirs, ours, 0)
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Draw reparametrised actions [b a] in [-1, 1] and the log-density [b] of what was drawn.
@@ -32,7 +56,11 @@ class SquashedActor(Actor):
 
     def aim(self, obs: Tensor) -> Tensor:
         """Return the mean action [b a], before it is cut to [-1, 1]: what cloning fits."""
-        return torch.tanh(self.get_action_dist_params(obs)[0])
+        return self.around(obs, torch.tanh(self.get_action_dist_params(obs)[0]))
+
+    def around(self, obs: Tensor, mean: Tensor) -> Tensor:
+        """Return what is aimed at where the network says `mean` [b a]."""
+        return mean
 
     def executed(self, obs: Tensor, drawn: Tensor) -> Tensor:
         """Return the action [b a] in [-1, 1] that the environment and the critic are given."""
@@ -40,11 +68,17 @@ class SquashedActor(Actor):
 
     def cloned(self) -> nn.Module:
         """Return what behaviour cloning fits."""
-        return nn.ModuleList([self.latent_pi, self.mu])
+        return self._mean_layers()
 
     def forward(self, obs: Tensor, deterministic: bool = False) -> Tensor:
         """Return actions [b a] in [-1, 1]."""
-        return self.aim(obs).clamp(-1, 1) if deterministic else self.sample(obs)[0]
+        if not deterministic:
+            return self.sample(obs)[0]
+        if self.average is None:
+            return self.aim(obs).clamp(-1, 1)
+        latent, mean = self.average
+        found = mean(latent(self.extract_features(obs, self.features_extractor)))
+        return self.around(obs, torch.tanh(found)).clamp(-1, 1)
 
     def action_log_prob(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """See `sample`; the name that Stable-Baselines3 calls it by."""
@@ -72,14 +106,15 @@ class ResidualActor(SquashedActor):
         self.base.requires_grad_(False)
         nn.init.zeros_(mean.weight)
         nn.init.zeros_(mean.bias)
+        self.follow(0.0)
 
     def base_action(self, obs: Tensor) -> Tensor:
         """Return the base's action [b a] in (-1, 1)."""
         return self.base(self.extract_features(obs, self.features_extractor))
 
-    def aim(self, obs: Tensor) -> Tensor:
+    def around(self, obs: Tensor, mean: Tensor) -> Tensor:
         """Return base plus mean residual [b a], before it is cut to [-1, 1]."""
-        return self.base_action(obs) + self.bound * super().aim(obs)
+        return self.base_action(obs) + self.bound * mean
 
     def executed(self, obs: Tensor, drawn: Tensor) -> Tensor:
         """Return the base's action corrected by residuals [b a], within [-1, 1]."""

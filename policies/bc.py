@@ -78,6 +78,8 @@ def clone(
     for p, before in zip(parameters, learned, strict=True):
         p.requires_grad_(before)
     set_exploration(policy, std)
+    if isinstance(policy, LayerNormSACPolicy):
+        policy.actor.follow(0.0)
     with torch.no_grad():
         return (mean_action(policy, x) - y).square().mean().item()
 

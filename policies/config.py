@@ -103,6 +103,11 @@ class SACConfig(ActorCriticConfig):
     """whether the critic's target holds the entropy bonus"""
     demo_fraction: float = 0.5
     """share of every batch that comes from the demonstrations"""
+    replay_successes: bool = False
+    """whether the agent's own episodes that succeeded count among the demonstrations"""
+    ema_decay: float = 0.0
+    """running average of the actor's weights, which acts where actions are deterministic
+    (evaluation, checkpoints), per update of the actor; 0 acts by the weights themselves"""
     bc_weight: float = 1.0
     """weight of the cloning loss in the actor's, on the demonstrations of the batch"""
     bc_decay_steps: int = 0
@@ -116,6 +121,13 @@ class SACConfig(ActorCriticConfig):
         super().check()
         if not 0 <= self.demo_fraction <= 1:
             raise ConfigError(f"--policy.demo_fraction must be in [0, 1], got {self.demo_fraction}")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"--policy.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.replay_successes and not self.demo_fraction:
+            raise ConfigError(
+                "--policy.replay_successes=true adds to the demonstrations, of which "
+                "--policy.demo_fraction=0 draws none: set one of them"
+            )
         if self.n_steps < 1:
             raise ConfigError(f"--policy.n_steps must be at least 1, got {self.n_steps}")
         if self.gradient_steps < 1 or self.batch_size < 2:

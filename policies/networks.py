@@ -116,22 +116,29 @@ class LayerNormSACPolicy(SACPolicy):
     Args:
         layer_norm: LayerNorm in the critics.
         residual_bound: makes the actor a `ResidualActor` with this bound; 0 does not.
+        averaged: see `SquashedActor`.
         kwargs: see `SACPolicy`.
     """
 
     actor: SquashedActor
 
     def __init__(
-        self, *args: Any, layer_norm: bool = True, residual_bound: float = 0.0, **kwargs: Any
+        self,
+        *args: Any,
+        layer_norm: bool = True,
+        residual_bound: float = 0.0,
+        averaged: bool = False,
+        **kwargs: Any,
     ) -> None:
         self._layer_norm, self._residual_bound = layer_norm, residual_bound
+        self._averaged = averaged
         kwargs.setdefault("features_extractor_class", StandardizedInput)
         super().__init__(*args, **kwargs)
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """Return an actor of `actors.py` in place of SB3's."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        bound = self._residual_bound
+        kwargs["averaged"], bound = self._averaged, self._residual_bound
         actor = ResidualActor(**kwargs, bound=bound) if bound else SquashedActor(**kwargs)
         return actor.to(self.device)
 
@@ -141,5 +148,9 @@ class LayerNormSACPolicy(SACPolicy):
         return EnsembleCritic(**kwargs, layer_norm=self._layer_norm).to(self.device)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        ours = {"layer_norm": self._layer_norm, "residual_bound": self._residual_bound}
+        ours = {
+            "layer_norm": self._layer_norm,
+            "residual_bound": self._residual_bound,
+            "averaged": self._averaged,
+        }
         return {**super()._get_constructor_parameters(), **ours}

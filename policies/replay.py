@@ -33,7 +33,7 @@ _ARRAYS = (
     "episode_ids",
     "episode_steps",
     "variants",
-    "interventions",
+    "shown",
 )
 _INPUTS = ("observations", "actions", "next_observations")
 
@@ -48,10 +48,12 @@ class DemoReplayBuffer(ReplayBuffer):
     Transitions are rows of one table, the demonstrations last: one gather draws all batches of a
     decision. SB3's arrays are views of it.
 
-    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). What a person
-    did during the run (`info["intervention"]`) is a demonstration as well as experience, as in
-    HIL-SERL (Luo et al. 2024, arXiv 2410.21845, sec. III-C). `variants` holds `info["variant"]` of
-    every transition, 0 where the environment names none.
+    The first rows of a sampled batch are the demonstrations (`demo_rows` of them). `shown` marks
+    experience that is a demonstration as well: what a person did during the run
+    (`info["intervention"]`), as in HIL-SERL (Luo et al. 2024, arXiv 2410.21845, sec. III-C), and,
+    with `replay_successes`, episodes that succeeded (self-imitation, Oh et al. 2018,
+    arXiv 1806.05635, by whole episodes). `variants` holds `info["variant"]` of every transition, 0
+    where the environment names none.
 
     Args:
         demos: transitions with actions scaled to [-1, 1]; None for none.
@@ -63,6 +65,8 @@ class DemoReplayBuffer(ReplayBuffer):
             (None for 1 step). The reward of every step is relabelled first, so the shaping in the
             sum telescopes to gamma^n m Phi(s_n) - Phi(s_0).
         gamma: the learner's discount, used where n_steps > 1.
+        replay_successes: whether an episode whose last decision was terminal and paid a positive
+            base reward joins the demonstrations.
         seed: of the buffer's own generator.
         kwargs: see `ReplayBuffer`.
 
@@ -76,7 +80,7 @@ class DemoReplayBuffer(ReplayBuffer):
     episode_ids: Int64
     episode_steps: Int64
     variants: Int64
-    interventions: Bool
+    shown: Bool
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class DemoReplayBuffer(ReplayBuffer):
         relabel: Relabel | None = None,
         n_steps: int = 1,
         gamma: float = 0.99,
+        replay_successes: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -98,7 +103,7 @@ class DemoReplayBuffer(ReplayBuffer):
         if self.optimize_memory_usage:
             raise ConfigError("this replay buffer stores both observations of a transition")
         self.demos, self.relabel = demos, relabel
-        self.n_steps, self.gamma = n_steps, gamma
+        self.n_steps, self.gamma, self.replay_successes = n_steps, gamma, replay_successes
         self.demo_fraction = demo_fraction
         self.generator = np.random.default_rng(seed)
         self._own = self.buffer_size * self.n_envs
@@ -108,7 +113,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self.episode_ids[:] = -1
         if demos is not None:
             pack(demos, self._table[self._own :])
-        self._guided: Int64 = np.zeros(0, np.int64)
+        self._shown: Int64 = np.zeros(0, np.int64)
         self.version = ""
         self._next_id = 0
         self._begin(np.ones(self.n_envs, bool))
@@ -149,8 +154,8 @@ class DemoReplayBuffer(ReplayBuffer):
         self.episode_ids[self.pos], self.episode_steps[self.pos] = self._id, self._step
         self.variants[self.pos] = [info.get("variant", 0) for info in infos]
         guided = np.array([bool(info.get("intervention", False)) for info in infos])
-        changed = (guided | self.interventions[self.pos]).any()
-        self.interventions[self.pos] = guided
+        changed = bool((guided | self.shown[self.pos]).any())
+        self.shown[self.pos] = guided
         self._step = self._step + 1
         pairs = zip(infos, reward, strict=True)
         base = np.array([info.get("base_reward", float(r)) for info, r in pairs])
@@ -159,10 +164,20 @@ class DemoReplayBuffer(ReplayBuffer):
         if guided.any():
             rows = zip(guided, infos, np.asarray(action), strict=True)
             action = np.stack([i.get("executed_action", a) if by else a for by, i, a in rows])
+        at = self.pos
         super().add(obs, next_obs, action, base, done, infos)
+        if self.replay_successes:
+            changed |= self._show_successes(at)
         self._begin(np.asarray(done, bool))
         if changed:
-            self._guided = np.flatnonzero(self._table["interventions"][: self._own])
+            self._shown = np.flatnonzero(self._table["shown"][: self._own])
+
+    def _show_successes(self, at: int) -> bool:
+        """Make demonstrations of the episodes that row `at` ends with success."""
+        won = (self.rewards[at] > 0) & (self.dones[at] > 0) & ~(self.timeouts[at] > 0)
+        for episode in self.episode_ids[at][won]:
+            self.shown[self.episode_ids == episode] = True
+        return bool(won.any())
 
     def _begin(self, rows: Bool) -> None:
         if rows.all():
@@ -181,7 +196,7 @@ class DemoReplayBuffer(ReplayBuffer):
 
     def demo_rows(self, batch_size: int) -> int:
         """Return how many rows of a batch are demonstrations; they come first."""
-        if self.demos is None and not len(self._guided):
+        if self.demos is None and not len(self._shown):
             return 0
         return batch_size if self.size() == 0 else round(self.demo_fraction * batch_size)
 
@@ -212,10 +227,10 @@ class DemoReplayBuffer(ReplayBuffer):
         draw, given = self.generator.integers, len(self._table) - self._own
         first = np.zeros(0, np.int64)
         if demos:
-            first = draw(given + len(self._guided), size=demos)
+            first = draw(given + len(self._shown), size=demos)
             shown = first >= given
             first, mine = self._own + first, first[shown] - given
-            first[shown] = self._guided[mine]
+            first[shown] = self._shown[mine]
         return first, draw(self.size() * self.n_envs, size=own) if own else first[:0]
 
     def _samples(self, first: Int64) -> ReplayBufferSamples:
@@ -333,13 +348,11 @@ class DemoReplayBuffer(ReplayBuffer):
 
         Episodes that were under way stay unfinished; the next `add` begins new ones.
         """
-        if missing := set(_ARRAYS) - set(arrays) - {"interventions"}:
+        if missing := set(_ARRAYS) - set(arrays):
             raise CheckpointError(
                 f"the saved replay buffer holds no {sorted(missing)}: an older version wrote it; "
                 "resume with that version or start a new run"
             )
-        # Runs from before interventions were kept have none.
-        arrays = {"interventions": np.zeros(arrays["rewards"].shape, bool), **arrays}
         for name in _ARRAYS:
             target, stored = getattr(self, name), arrays[name]
             if stored.shape[1:] != target.shape[1:] or len(stored) > len(target):
@@ -351,7 +364,7 @@ class DemoReplayBuffer(ReplayBuffer):
         self.pos, self.full = counters["pos"], counters["full"]
         self.generator.bit_generator.state = counters["generator"]
         self._next_id, self.version = counters["episodes"], counters["version"]
-        self._guided = np.flatnonzero(self._table["interventions"][: self._own])
+        self._shown = np.flatnonzero(self._table["shown"][: self._own])
         self._begin(np.ones(self.n_envs, bool))
 
 

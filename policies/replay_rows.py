@@ -25,7 +25,7 @@ def row_type(observation: spaces.Space, action: spaces.Space) -> np.dtype:
             ("episode_ids", "i8"),
             ("episode_steps", "i8"),
             ("variants", "i8"),
-            ("interventions", "?"),
+            ("shown", "?"),
             ("observations", "f4", o),
             ("next_observations", "f4", o),
             ("actions", "f4", a),

@@ -6,6 +6,8 @@ Where it leaves SB3's SAC (Haarnoja et al. 2018), and why:
   decision and no entropy in the target: RLPD (Ball et al. 2023) and HIL-SERL.
 - A cloned actor is frozen for `actor_starts` decisions while the critic learns its value:
   a fresh critic's gradient would destroy it in a few hundred steps.
+- Own episodes that succeeded may join the demonstrations (`replay_successes`), and a running
+  average of the actor's weights may act where nothing is explored (`ema_decay`).
 - n-step returns (`n_steps`) come from the buffer, with SB3's own discount column.
 - A cloning term on the demonstrations of the batch keeps the actor near them.
 - With `sample_weights` the losses of critic, actor and cloning term are weighed per transition
@@ -52,6 +54,7 @@ class DemoSAC(SAC):
         target_critics: random critics whose minimum is an update's target; 0 takes all.
         bc_weight: weight of the cloning term.
         bc_decay_steps: decisions until that weight reaches zero; 0 keeps it.
+        ema_decay: of the actor's running average, where its policy keeps one.
         sample_weights: gives the transitions of all updates of a decision their weights, from the
             critic's features; None weighs all alike.
         kwargs: see SB3's `SAC`.
@@ -72,6 +75,7 @@ class DemoSAC(SAC):
         target_critics: int = 0,
         bc_weight: float = 0.0,
         bc_decay_steps: int = 0,
+        ema_decay: float = 0.0,
         sample_weights: BatchWeights | None = None,
         **kwargs: Any,
     ) -> None:
@@ -79,6 +83,7 @@ class DemoSAC(SAC):
         self.actor_starts, self.warm_start = actor_starts, warm_start
         self.backup_entropy, self.target_critics = backup_entropy, target_critics
         self.bc_weight, self.bc_decay_steps = bc_weight, bc_decay_steps
+        self.ema_decay = ema_decay
         super().__init__(*args, **kwargs)
 
     def _sample_action(
@@ -176,6 +181,7 @@ class DemoSAC(SAC):
         loss = _weighed(alpha * log_prob - value, weights).mean()
         loss = loss + self._cloning_term(batch, weights)
         self._descend(self.actor, self.actor.optimizer, loss, "actor")
+        self.actor.follow(self.ema_decay)
         critic.requires_grad_(True)
         entropy = -log_prob.detach().mean()
         self._update_alpha(entropy)
@@ -270,11 +276,7 @@ def build_sac(
     """
     config.check()
     refuse_rescaled_rewards(env)
-    if config.residual_bound and demos is None:
-        raise ConfigError(
-            "--policy.residual_bound corrects a cloned policy: give demonstrations to clone "
-            "(--dataset.root=DEMOS)"
-        )
+    _check_demos(config, demos, replay_demos)
     warm = demos is not None and config.bc_steps > 0
     model = algorithm(
         network[0],
@@ -297,6 +299,7 @@ def build_sac(
         target_critics=config.target_critics,
         bc_weight=config.bc_weight if replay_demos else 0.0,
         bc_decay_steps=config.bc_decay_steps,
+        ema_decay=config.ema_decay,
         sample_weights=sample_weights,
         seed=seed,
         device=config.device,
@@ -305,6 +308,19 @@ def build_sac(
         assert demos is not None
         _warm_start(model, config, demos, seed)
     return model
+
+
+def _check_demos(config: SACConfig, demos: Transitions | None, replay_demos: bool) -> None:
+    if config.residual_bound and demos is None:
+        raise ConfigError(
+            "--policy.residual_bound corrects a cloned policy: give demonstrations to clone "
+            "(--dataset.root=DEMOS)"
+        )
+    if config.replay_successes and not replay_demos:
+        raise ConfigError(
+            "--policy.replay_successes=true knows success by the reward, and this --reward.mode "
+            "pays the environment's own dense one: leave one of them out"
+        )
 
 
 def _target_entropy(config: SACConfig, env: VecEnv) -> float:
@@ -321,6 +337,7 @@ def _replay_kwargs(
         "relabel": relabel,
         "n_steps": config.n_steps,
         "gamma": config.gamma,
+        "replay_successes": config.replay_successes,
         "seed": seed,
     }
 
@@ -344,6 +361,7 @@ def policy_kwargs(config: SACConfig, demos: Transitions | None = None) -> dict[s
         "n_critics": config.n_critics,
         "layer_norm": config.layer_norm,
         "residual_bound": config.residual_bound,
+        "averaged": config.ema_decay > 0,
         "features_extractor_kwargs": {} if demos is None else input_statistics(demos.obs),
         "optimizer_kwargs": {"fused": config.device == "cpu"},
     }

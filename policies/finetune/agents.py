@@ -102,6 +102,7 @@ def build_agent(
     with torch.no_grad():
         last.weight.mul_(FIRST_RESIDUAL)
         last.bias.zero_()
+    model.actor.follow(0.0)
     return model
 
 
