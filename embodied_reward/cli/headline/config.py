@@ -55,7 +55,14 @@ def residual_sac() -> PolicyConfig:
 
     That is eight per simulator step, because a decision lasts two of them.
     """
-    return SACConfig(residual_bound=1.0, gradient_steps=16, gamma=0.97, bc_weight=0.0)
+    return SACConfig(
+        residual_bound=1.0,
+        gradient_steps=16,
+        gamma=0.97,
+        bc_weight=0.0,
+        replay_successes=True,
+        ema_decay=0.998,
+    )
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ class HeadlineConfig:
     reward_model: RewardModelConfig = field(default_factory=DopamineConfig)
     reward_steps: int = 300
     """gradient steps of the reward model"""
-    kappa: float = 1.0
-    """scale of the potential"""
+    kappa: float = 0.3
+    """scale of the potential where it is not calibrated"""
     policy: PolicyConfig = field(default_factory=residual_sac)
     imitate_every: int = 25
     """rollouts between two clonings of self-imitation"""
