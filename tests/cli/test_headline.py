@@ -228,7 +228,9 @@ def test_the_curve_holds_the_points_that_all_seeds_have():
     ]
     assert found["mean"] == pytest.approx(0.8)
     assert found["interval"] == [0.6, 1.0]
-    assert "| t | success only | 0.80 [0.60, 1.00] | 1.00 0.60 |" in task_table(summarise(rows))
+    # The curve's mean leaves the start out: (.4 + 1) / 2 and .2.
+    line = "| t | success only | 0.80 [0.60, 1.00] | 1.00 0.60 | 0.45 |"
+    assert line in task_table(summarise(rows))
     assert len(draw(summarise(rows)).axes[0].lines) == 1
 
 

@@ -62,13 +62,15 @@ def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def task_table(summary: Mapping[str, Any]) -> str:
     """Return one row per task and condition."""
-    header = ["task", "condition", "final success", "seeds", "CPU minutes", "rollouts"]
+    header = ["task", "condition", "final success", "seeds", "mean of the curve"]
+    header += ["CPU minutes", "rollouts"]
     rows = [
         [
             task,
             CONDITIONS[name].label,
             _with_interval(cell["mean"], cell["interval"]),
             " ".join(f"{value:.2f}" for value in cell["final"]),
+            _number(cell["area"]),
             f"{cell['cpu_seconds'] / 60:.1f}",
             f"{cell['rollouts']:.0f}",
         ]

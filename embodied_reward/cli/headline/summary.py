@@ -46,12 +46,19 @@ def _condition(cells: Cells) -> dict[str, Any]:
         "final": final,
         "mean": float(np.mean(final)),
         "interval": _interval([{"": final}], _mean),
+        "area": _area(cells),
         "curve": _curve(cells),
         "rollouts": float(np.mean([c["rollouts"] for c in cells])),
         "decisions": float(np.mean([c["decisions"] for c in cells])),
         "wall_seconds": float(np.mean([c["wall_seconds"] for c in cells])),
         "cpu_seconds": float(np.mean([c["cpu_seconds"] for c in cells])),
     }
+
+
+def _area(cells: Cells) -> float | None:
+    """Return the mean success over the curves, without their common start: how early it comes."""
+    curves = [[p["success"] for p in c["curve"]][1:] for c in cells]
+    return _known(finite_mean([finite_mean(curve) for curve in curves]))
 
 
 def _curve(cells: Cells) -> list[dict[str, Any]]:
