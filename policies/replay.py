@@ -348,6 +348,10 @@ class DemoReplayBuffer(ReplayBuffer):
 
         Episodes that were under way stay unfinished; the next `add` begins new ones.
         """
+        # Runs from before own successes were shown knew interventions, older ones not even those.
+        none = np.zeros(arrays["rewards"].shape, bool) if "rewards" in arrays else None
+        older = arrays.get("interventions", none)
+        arrays = arrays if older is None else {"shown": older, **arrays}
         if missing := set(_ARRAYS) - set(arrays):
             raise CheckpointError(
                 f"the saved replay buffer holds no {sorted(missing)}: an older version wrote it; "

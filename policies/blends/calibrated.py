@@ -11,9 +11,11 @@ from embodied_reward.policies.demos import Transitions
 from embodied_reward.types import Float64
 
 from .base import Blend
+from .config import BlendConfig
 from .episodes import returns
 
 BINS = 20  # of progress, on [0, 1]
+LOGGED = {"low": 0.25, "middle": 0.5, "high": 0.75, "end": 1.0}
 
 
 class CalibratedBlend(Blend):
@@ -39,7 +41,9 @@ class CalibratedBlend(Blend):
     about = "a curve of the potential: it keeps what the reward mode keeps"
     maps = True
 
-    def __init__(self, config: Any, *, demos: Transitions | None = None, **shared: Any) -> None:
+    def __init__(
+        self, config: BlendConfig, *, demos: Transitions | None = None, **shared: Any
+    ) -> None:
         super().__init__(config, **shared)
         self._shown = _shown(demos, self.gamma, self.config.prior) if demos else _nothing()
         self._knots: Float64 = np.array([0.0, 1.0])
@@ -71,9 +75,6 @@ class CalibratedBlend(Blend):
         """Take `arrays()` back."""
         self._knots, self._values = arrays["knots"].copy(), arrays["values"].copy()
         super().restore(arrays)
-
-
-LOGGED = {"low": 0.25, "middle": 0.5, "high": 0.75, "end": 1.0}
 
 
 def monotone(phi: Float64, values: Float64, weights: Float64) -> tuple[Float64, Float64]:

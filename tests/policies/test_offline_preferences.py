@@ -87,8 +87,10 @@ def test_what_teaches_is_the_cloning_of_what_was_preferred(seed):
     for name, changes in {**settings, "a fifth turned round": {}}.items():
         told = flipped(pairs, 0.2, seed) if "turned" in name else pairs
         ends = actions_of(fine_tuned(told, actions, steps=2000, seed=seed, **changes), 2000)
-        found[name] = (ends > 0).mean()
-        print(f"seed {seed} {name}: right {found[name]:.3f}, mean |a| {np.abs(ends).mean():.2f}")
+        found[name], size = (ends > 0).mean(), np.abs(ends).mean()
+        print(f"seed {seed} {name}: right {found[name]:.3f}, mean |a| {size:.2f}")
+        if name == "default":
+            assert size < 1.05
     assert found["default"] >= 0.95
     assert found["cloning alone"] >= 0.95
     # DPO without enough of it makes both modes unlikely.

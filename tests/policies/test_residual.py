@@ -76,8 +76,9 @@ def test_a_pickled_buffer_still_writes_where_it_reads(build):
     assert (again._table["potentials"][: again._own] == 3.0).all()
 
 
-def test_sb3_saves_and_loads_it(build, demos):
-    model = build(residual_bound=0.5)
+@pytest.mark.parametrize("change", [{"residual_bound": 0.5}, {"ema_decay": 0.9}])
+def test_sb3_saves_and_loads_it(build, demos, change):
+    model = build(**change)
     model.learn(30)
     file = io.BytesIO()
     model.save(file, exclude=["replay_buffer_kwargs"])

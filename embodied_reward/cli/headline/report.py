@@ -29,7 +29,7 @@ POTENTIAL = {
     "failed_highest": "highest in a failed one",
     "failed_high": f"failed ones above {HIGH}",
     "failed_variation": "sum of changes, failed",
-    "succeeded_variation": "succeeded",
+    "succeeded_variation": "sum of changes, succeeded",
     "succeeded_last": "last before success",
 }
 
